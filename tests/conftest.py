@@ -1,0 +1,74 @@
+"""Shared by the tests: a tiny experiment that trains in seconds, launched as users launch it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))  # as running scripts/x.py does
+
+# Real components, small: two levels, attention, AdaGN, unshuffle, guidance, accumulation, EMA, samples.
+TINY = {
+    "data.path": "digits",
+    "unet.block_out_channels": "[8, 16]",
+    "unet.norm_num_groups": "4",
+    "unet.layers_per_block": "1",
+    "unet.attention_resolutions": "[2]",
+    "unet.attention_head_dim": "8",
+    "unet.dropout": "0.1",
+    "schedule.prediction_type": "v_prediction",
+    "pixel_unshuffle": "2",
+    "horizontal_flip": "true",
+    "batch_size": "8",
+    "gradient_accumulation_steps": "2",
+    "num_updates": "12",
+    "optimizer.name": "muon",
+    "optimizer.num_warmup_updates": "2",
+    "min_snr_gamma": "5",
+    "sampling.num_inference_steps": "2",
+    "sampling.num_per_class": "1",
+    "run.checkpoint_every": "4",
+    "run.log_every": "3",
+    "run.sample_every": "0",
+    "run.tracker": "null",
+    "run.progress": "false",
+    "run.num_threads": "1",
+}
+
+
+def flags(**changes: str) -> list[str]:
+    """The tiny experiment as command-line flags; ``data__path`` stands for ``data.path``."""
+    settings = TINY | {key.replace("__", "."): str(value) for key, value in changes.items()}
+    return [part for key, value in settings.items() for part in (f"--{key}", value)]
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT), **more}
+
+
+def launch_command(*launcher: str, script: Path | str = ROOT / "scripts/train_diffusion.py") -> list[str]:
+    config = ["--config_file", str(ROOT / "accelerate_config.yaml"), "--mixed_precision", "no"]
+    return [sys.executable, "-m", "accelerate.commands.launch", "-q", *config, *launcher, str(script)]
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
+    """Train the tiny experiment under a real `accelerate launch`, in an empty working directory."""
+
+    def start(*launcher: str, script: Path | str = ROOT / "scripts/train_diffusion.py", **changes: str):
+        command = [*launch_command(*launcher, script=script), *flags(**changes)]
+        return subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
+
+    return start
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(2)

@@ -1,0 +1,74 @@
+"""Muon on convolution kernels against torch's own Muon on the same matrices."""
+
+from __future__ import annotations
+
+import torch
+
+from triptych.config import OptimizerConfig
+from triptych.optimizers import make_optimizers
+
+
+def make_model() -> torch.nn.Module:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 6, 3), torch.nn.GroupNorm(2, 6))
+    return torch.nn.ModuleDict({"first": model[0], "hidden": model[1], "norm": model[2]})
+
+
+def backward(model: torch.nn.Module) -> None:
+    generator = torch.Generator().manual_seed(1)
+    x, target = torch.randn(2, 3, 8, 8, generator=generator), torch.randn(2, 6, 4, 4, generator=generator)
+    (model["norm"](model["hidden"](model["first"](x))) - target).square().mean().backward()
+
+
+def step(model: torch.nn.Module, optimizers: list[torch.optim.Optimizer]) -> None:
+    backward(model)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def test_adamw_has_everything():
+    model = make_model()
+    (optimizer,) = make_optimizers(model, OptimizerConfig(), ends=("first",))
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
+
+
+def test_muon_moves_kernels_as_torchs_muon_moves_matrices():
+    config = OptimizerConfig(name="muon", muon_lr=0.1, lr=1e-2)
+    model, twin = make_model(), make_model()
+    optimizers = make_optimizers(model, config, ends=("first",))
+    adamw, muon = optimizers
+    assert [tuple(p.shape) for p in muon.param_groups[0]["params"]] == [(6, 36)]
+    assert len(adamw.param_groups[0]["params"]) == 5
+
+    matrix = torch.nn.Parameter(twin["hidden"].weight.detach().clone().view(6, 36))
+    theirs = torch.optim.Muon([matrix], lr=0.1, weight_decay=config.weight_decay, momentum=0.95)
+    rest = [p for name, p in twin.named_parameters() if name != "hidden.weight"]
+    theirs_adamw = torch.optim.AdamW(rest, lr=1e-2, weight_decay=config.weight_decay, fused=True)
+    for _ in range(3):
+        step(model, optimizers)
+        backward(twin)
+        matrix.grad = twin["hidden"].weight.grad.view(6, 36)
+        theirs.step()
+        theirs_adamw.step()
+        with torch.no_grad():
+            twin["hidden"].weight.copy_(matrix.view_as(twin["hidden"].weight))
+        twin.zero_grad()
+    for (name, ours), (_, expected) in zip(model.named_parameters(), twin.named_parameters(), strict=True):
+        torch.testing.assert_close(ours, expected, msg=name)
+
+
+def test_state_survives_saving():
+    config = OptimizerConfig(name="muon")
+    whole, broken = make_model(), make_model()
+    optimizers, before = make_optimizers(whole, config), make_optimizers(broken, config)
+    for _ in range(2):
+        step(whole, optimizers)
+    step(broken, before)
+    after = make_model()
+    resumed = make_optimizers(after, config)
+    after.load_state_dict(broken.state_dict())
+    for old, new in zip(before, resumed, strict=True):
+        new.load_state_dict(old.state_dict())
+    step(after, resumed)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), after.parameters(), strict=True))

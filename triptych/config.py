@@ -1,0 +1,337 @@
+"""Typed experiment configurations: defaults and their reasons here, experiments in ``configs/*.yaml``.
+
+Everything can be overridden from the command line by its dotted name (``--optimizer.lr 1e-4``); unknown
+or ill-typed keys are refused before any work begins. Parsing is jsonargparse's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import jsonargparse
+import yaml
+
+T = TypeVar("T")
+
+
+class UserError(Exception):
+    """Something the user can mend. Its text is one paragraph: what is wrong, where, and what to do."""
+
+
+def check(condition: bool, message: str) -> None:
+    """Raise ``ValueError(message)`` unless `condition`; jsonargparse turns it into a command-line error."""
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the images come from and how they are read."""
+
+    # "digits" (embedded), a Hub id ("uoft-cs/cifar10"), a local dataset or image folder, or a .zip of images
+    path: str = "digits"
+    split: str = "train"
+    # columns; null = found by name and type ("image" or "img"; "label")
+    image_column: str | None = None
+    label_column: str | None = None
+    # 1 (grey) or 3 (RGB); null = what the first image is
+    channels: Literal[1, 3] | None = None
+    # side in pixels to which images are resized; null = refuse images that are not square and all alike
+    image_size: int | None = None
+    # a file that cannot be decoded: name it and stop, or name it, count it and go on without it
+    on_corrupt: Literal["refuse", "skip"] = "refuse"
+    # decoded sets up to this size are held in memory as uint8; larger ones are decoded as they stream
+    memory_limit_mb: int = 2048
+    # loader processes; 0 is best for sets held in memory
+    num_workers: int = 0
+
+    def __post_init__(self) -> None:
+        check(self.image_size is None or self.image_size >= 4, "data.image_size must be at least 4")
+        check(self.num_workers >= 0, "data.num_workers must be 0 or more")
+        check(self.memory_limit_mb >= 0, "data.memory_limit_mb must be 0 or more")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW (Loshchilov & Hutter 2019), or Muon (Jordan et al. 2024) beside it, with warm-up and decay."""
+
+    # "muon": hidden weight matrices by Muon, the rest by AdamW; fewer images to the same loss, more work per update
+    name: Literal["adamw", "muon"] = "adamw"
+    lr: float = 2e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    # learning rate and momentum of Muon's share
+    muon_lr: float = 0.02
+    muon_momentum: float = 0.95
+    # shape of the learning rate after warm-up, over num_updates (names of diffusers.optimization)
+    lr_schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    num_warmup_updates: int = 500
+    # gradients are scaled down to this global L2 norm; null = never
+    max_grad_norm: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        check(self.lr > 0, "optimizer.lr must be positive")
+        check(self.muon_lr > 0, "optimizer.muon_lr must be positive")
+        check(0 <= self.muon_momentum < 1, "optimizer.muon_momentum must lie in [0, 1)")
+        check(all(0 <= b < 1 for b in self.betas), "optimizer.betas must lie in [0, 1)")
+        check(self.weight_decay >= 0, "optimizer.weight_decay must be 0 or more")
+        check(self.num_warmup_updates >= 0, "optimizer.num_warmup_updates must be 0 or more")
+        check(self.max_grad_norm is None or self.max_grad_norm > 0, "optimizer.max_grad_norm must be positive")
+
+
+@dataclass(frozen=True)
+class EmaConfig:
+    """Moving average of the weights (diffusers' ``EMAModel``); the averaged weights are what is sampled and saved."""
+
+    decay: float = 0.9999
+    # decay at update k is min(decay, 1 - (1 + k) ** -power): short runs are not dominated by their start
+    power: float = 0.75
+
+    def __post_init__(self) -> None:
+        check(0 <= self.decay < 1, "ema.decay must lie in [0, 1)")
+        check(self.power > 0, "ema.power must be positive")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Bookkeeping. Nothing here changes what is learned, so all of it may change when a run is resumed."""
+
+    # runs are written to <output_dir>/<name>
+    output_dir: str = "runs"
+    checkpoint_every: int = 1000
+    # the newest N checkpoints are kept
+    keep_checkpoints: int = 2
+    log_every: int = 50
+    # updates between sample grids; 0 = only at the end
+    sample_every: int = 1000
+    # any tracker accelerate knows by name (tensorboard, wandb, mlflow, ...); null = log.jsonl alone
+    tracker: str | None = "tensorboard"
+    # torch threads per process on a CPU; null = all cores, shared by the processes of this machine
+    num_threads: int | None = None
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        check(self.checkpoint_every >= 1, "run.checkpoint_every must be at least 1")
+        check(self.keep_checkpoints >= 1, "run.keep_checkpoints must be at least 1")
+        check(self.log_every >= 1, "run.log_every must be at least 1")
+        check(self.sample_every >= 0, "run.sample_every must be 0 or more")
+        check(self.num_threads is None or self.num_threads >= 1, "run.num_threads must be at least 1")
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The layout of diffusers' ``UNet2DModel``; block types follow from ``attention_resolutions``."""
+
+    block_out_channels: tuple[int, ...] = (128, 256, 256, 256)
+    layers_per_block: int = 2
+    # feature-map sides at which self-attention is added, counted after pixel_unshuffle
+    attention_resolutions: tuple[int, ...] = (16,)
+    attention_head_dim: int = 64
+    # "scale_shift": time and class scale and shift each normalised feature (Dhariwal & Nichol 2021, AdaGN)
+    resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
+    dropout: float = 0.0
+    norm_num_groups: int = 32
+
+    def __post_init__(self) -> None:
+        check(len(self.block_out_channels) >= 1, "unet.block_out_channels needs at least one level")
+        for channels in self.block_out_channels:
+            check(
+                channels % self.norm_num_groups == 0,
+                f"unet.block_out_channels: {channels} is not a multiple of unet.norm_num_groups "
+                f"({self.norm_num_groups})",
+            )
+        check(self.layers_per_block >= 1, "unet.layers_per_block must be at least 1")
+        check(self.attention_head_dim >= 1, "unet.attention_head_dim must be at least 1")
+        check(0 <= self.dropout < 1, "unet.dropout must lie in [0, 1)")
+
+    def arguments(self, image_size: int, channels: int, pixel_unshuffle: int) -> dict[str, Any]:
+        """Constructor arguments of ``UNet2DModel`` for images of `image_size` pixels and `channels` channels.
+
+        Raises:
+            UserError: the image cannot be halved as often as the network asks.
+        """
+        depth = len(self.block_out_channels)
+        divisor = pixel_unshuffle * 2 ** (depth - 1)
+        if image_size % divisor:
+            raise UserError(
+                f"A {image_size}x{image_size} image cannot pass this network: pixel_unshuffle {pixel_unshuffle} and "
+                f"{depth} levels halve it to a fraction of a pixel. Set data.image_size to a multiple of {divisor}, "
+                f"or give unet.block_out_channels fewer levels."
+            )
+        sides = [image_size // pixel_unshuffle // 2**level for level in range(depth)]
+        attends = [side in self.attention_resolutions for side in sides]
+        unknown = sorted(set(self.attention_resolutions) - set(sides))
+        if unknown:
+            raise UserError(
+                f"unet.attention_resolutions names {unknown}, but the feature maps of this network are {sides} "
+                f"pixels wide. Choose among those."
+            )
+        return {
+            "sample_size": image_size // pixel_unshuffle,
+            "in_channels": channels * pixel_unshuffle**2,
+            "out_channels": channels * pixel_unshuffle**2,
+            "block_out_channels": self.block_out_channels,
+            "layers_per_block": self.layers_per_block,
+            "down_block_types": tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attends),
+            "up_block_types": tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
+            "attention_head_dim": self.attention_head_dim,
+            "resnet_time_scale_shift": self.resnet_time_scale_shift,
+            "dropout": self.dropout,
+            "norm_num_groups": self.norm_num_groups,
+        }
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The forward process (Ho et al. 2020; Nichol & Dhariwal 2021): how fast images turn into noise."""
+
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"] = "linear"
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    num_train_timesteps: int = 1000
+    # what the network predicts: eps, v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0, or x0
+    prediction_type: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
+    # rescale the betas so that the last step is pure noise (Lin et al. 2024)
+    zero_terminal_snr: bool = False
+
+    def __post_init__(self) -> None:
+        check(0 < self.beta_start < self.beta_end < 1, "schedule: 0 < beta_start < beta_end < 1 must hold")
+        check(self.num_train_timesteps >= 2, "schedule.num_train_timesteps must be at least 2")
+        check(
+            not (self.zero_terminal_snr and self.prediction_type == "epsilon"),
+            "schedule.zero_terminal_snr: at the last step the input is pure noise and predicting it teaches "
+            "nothing; use prediction_type v_prediction or sample",
+        )
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How the trained model draws when nobody says otherwise: saved as the pipeline's defaults."""
+
+    # any scheduler class of diffusers that can be built from a DDPMScheduler's config
+    scheduler: str = "DPMSolverMultistepScheduler"
+    num_inference_steps: int = 25
+    # uncond + guidance_scale * (cond - uncond); 1 = no guidance (Ho & Salimans 2022)
+    guidance_scale: float = 2.0
+    # images per class in the grids drawn while training
+    num_per_class: int = 8
+
+    def __post_init__(self) -> None:
+        check(self.num_inference_steps >= 1, "sampling.num_inference_steps must be at least 1")
+        check(self.guidance_scale >= 0, "sampling.guidance_scale must be 0 or more")
+        check(self.num_per_class >= 1, "sampling.num_per_class must be at least 1")
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """Class-conditional diffusion: ``scripts/train_diffusion.py``."""
+
+    # the run's name, and its folder's
+    name: str = "diffusion"
+    # "latest", or the folder of one checkpoint; null = start a new run
+    resume: str | None = None
+    data: DataConfig = field(default_factory=DataConfig)
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    ema: EmaConfig = field(default_factory=EmaConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    # images per process and forward pass; an update sees batch_size * gradient_accumulation_steps * processes
+    batch_size: int = 128
+    gradient_accumulation_steps: int = 1
+    # optimizer updates in all
+    num_updates: int = 200_000
+    seed: int = 0
+    # fold p x p pixels into channels before the network: cheaper by about p^2 (1 = off)
+    pixel_unshuffle: int = 1
+    # fraction of labels replaced by the null class, so that one network learns both (Ho & Salimans 2022)
+    label_dropout: float = 0.1
+    # min-SNR-gamma loss weighting (Hang et al. 2023); null = the plain mean squared error
+    min_snr_gamma: float | None = None
+    horizontal_flip: bool = False
+
+    def __post_init__(self) -> None:
+        check(bool(re.fullmatch(r"[\w.-]+", self.name)), "name may hold letters, digits, '.', '_' and '-' only")
+        check(self.batch_size >= 1, "batch_size must be at least 1")
+        check(self.gradient_accumulation_steps >= 1, "gradient_accumulation_steps must be at least 1")
+        check(self.num_updates >= 1, "num_updates must be at least 1")
+        check(self.pixel_unshuffle >= 1, "pixel_unshuffle must be at least 1")
+        check(0 <= self.label_dropout < 1, "label_dropout must lie in [0, 1)")
+        check(self.min_snr_gamma is None or self.min_snr_gamma > 0, "min_snr_gamma must be positive")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A dataclass as plain nested dicts and lists, ready for YAML; what ``--config`` reads back."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+    return plain(dataclasses.asdict(config))
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` -> ``{"a.b": 1}``."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat
+
+
+def command(main: Callable[..., Any], parameters: type[T] | Callable[..., Any] | None = None) -> None:
+    """Run `main` from the command line; a :class:`UserError` is printed as one paragraph, exit code 2.
+
+    With a config dataclass as `parameters`, its fields become the flags (and ``--config FILE``,
+    ``--print_config``) and `main` receives the instance; without, the flags are `main`'s own parameters.
+    """
+    parser = jsonargparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
+    parser.add_argument("--config", action=jsonargparse.ActionConfigFile, help="a YAML file of these settings")
+    if parameters is None:
+        parser.add_function_arguments(main, as_positional=True)
+    else:
+        parser.add_class_arguments(parameters)
+    parser.error = lambda message, *_: _refuse(parser, str(message))  # type: ignore[method-assign]
+    arguments = parser.parse_args()
+    try:
+        try:
+            values = parser.instantiate(arguments).as_dict()
+            values.pop("config", None)
+            given = values if parameters is None else {"config": parameters(**values)}
+        except ValueError as error:  # of a __post_init__ above
+            raise UserError(str(error)) from None
+        main(**given)
+    except UserError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _refuse(parser: jsonargparse.ArgumentParser, message: str) -> None:
+    """Print a parser's complaint with the nearest known key, and leave."""
+    known = [action.dest for action in parser._actions if action.dest]
+    unknown = re.search(r"key ['\"]?([\w.]+)|unrecognized arguments: --([\w.]+)", message, re.IGNORECASE)
+    hint = ""
+    if unknown:
+        near = difflib.get_close_matches(unknown.group(1) or unknown.group(2), known, n=1, cutoff=0.5)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+    print(f"\nerror: {' '.join(message.split())}{hint} All settings: --help, --print_config.", file=sys.stderr)
+    sys.exit(2)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The settings of a saved ``config.yaml``."""
+    return yaml.safe_load(path.read_text())
+
+
+def write_yaml(config: Any, path: Path) -> None:
+    """Save a config dataclass as YAML, in the order of its fields."""
+    path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))

@@ -1,0 +1,90 @@
+"""From a trained model to a folder that loads anywhere: the pipeline, its model card, the Hub."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from diffusers import DiffusionPipeline
+from huggingface_hub import HfApi
+
+from triptych.config import UserError
+
+
+@contextmanager
+def averaged_weights(ema: Any, model: torch.nn.Module):
+    """Lend `model` the weights of diffusers' ``EMAModel`` and give it its own back, whatever happens."""
+    parameters = list(model.parameters())
+    training = model.training
+    ema.store(parameters)
+    ema.copy_to(parameters)
+    model.eval()
+    try:
+        yield model
+    finally:
+        ema.restore(parameters)
+        model.train(training)
+
+
+def save_pipeline(pipeline: DiffusionPipeline, folder: Path, card: str) -> None:
+    """Write `pipeline` and its model card to `folder`, whole or not at all."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    pipeline.save_pretrained(partial)
+    (partial / "README.md").write_text(card)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def load_pipeline(folder: str, **kwargs: Any) -> DiffusionPipeline:
+    """``DiffusionPipeline.from_pretrained`` for one of our folders or a Hub id.
+
+    The folder's ``pipeline.py`` is run, which diffusers wants to be told (``trust_remote_code=True``).
+
+    Raises:
+        UserError: there is no pipeline there.
+    """
+    path = Path(folder)
+    if path.exists() and not (path / "model_index.json").exists():
+        inside = path / "pipeline" / "model_index.json"
+        hint = f" Did you mean {inside.parent}?" if inside.exists() else ""
+        raise UserError(f"{folder} holds no pipeline (no model_index.json).{hint}")
+    if not path.exists() and (folder.startswith((".", "/", "~")) or folder.count("/") != 1 or path.parent.exists()):
+        raise UserError(f"{folder} does not exist. Give the folder of a saved pipeline, or a Hub id like 'user/name'.")
+    try:
+        return DiffusionPipeline.from_pretrained(folder, trust_remote_code=True, **kwargs)
+    except OSError as error:
+        raise UserError(f"{folder} could not be loaded: {' '.join(str(error).split())[:400]}") from error
+
+
+def model_card(title: str, tags: list[str], facts: dict[str, Any], usage: str, notes: str) -> str:
+    """A model card in the Hub's form: YAML header, usage, a table of `facts`, notes."""
+    header = yaml.safe_dump({"library_name": "diffusers", "license": "apache-2.0", "tags": tags}, sort_keys=False)
+    rows = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
+    return (
+        f"---\n{header}---\n\n# {title}\n\n```python\n{usage.strip()}\n```\n\n"
+        f"| | |\n|---|---|\n{rows}\n\n{notes.strip()}\n"
+    )
+
+
+def push_folder(folder: Path, repo_id: str, private: bool = False) -> str:
+    """Upload a saved pipeline, model card included, to the Hub; returns its address.
+
+    Raises:
+        UserError: the Hub can't be reached or refuses.
+    """
+    if not (folder / "model_index.json").exists():
+        raise UserError(f"{folder} holds no pipeline (no model_index.json).")
+    api = HfApi()
+    try:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload pipeline"))
+    except Exception as error:
+        raise UserError(
+            f"{repo_id} was not uploaded ({type(error).__name__}: {' '.join(str(error).split())[:300]}). Log in with "
+            f"`hf auth login`, check the network, and run the command again; {folder} is untouched."
+        ) from error

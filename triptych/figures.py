@@ -1,0 +1,148 @@
+"""Everything that is drawn. The only file that knows matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # files only: no display is needed, and none is opened
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+PIXELS_PER_INCH = 150
+
+
+def show(axis: plt.Axes, image: np.ndarray) -> None:
+    """Draw one image, (H, W, C) in [0, 1], every pixel a clean square."""
+    image = np.clip(np.asarray(image, dtype=np.float32), 0, 1)
+    axis.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure and free it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=PIXELS_PER_INCH, bbox_inches="tight", facecolor="white")
+    plt.close(figure)
+    return path
+
+
+def image_table(
+    images: np.ndarray,
+    row_labels: Sequence[str] | None = None,
+    column_labels: Sequence[str] | None = None,
+    captions: Sequence[Sequence[str]] | None = None,
+    title: str | None = None,
+    cell: float = 0.62,
+) -> Figure:
+    """A table of images, (rows, columns, H, W, C) in [0, 1], with labels and a caption under each on request.
+
+    `cell` is the side of an image in inches.
+    """
+    rows, columns = images.shape[:2]
+    caption_height = 0.0 if captions is None else 0.2
+    left = 0.0 if row_labels is None else 0.12 + 0.085 * max(map(len, row_labels))
+    top = 0.05 + (0.0 if column_labels is None else 0.22) + (0.0 if title is None else 0.3)
+    gap = 0.03
+    width = left + columns * (cell + gap)
+    height = top + rows * (cell + caption_height + gap)
+    figure = plt.figure(figsize=(width, height))
+    for r in range(rows):
+        for c in range(columns):
+            x, y = left + c * (cell + gap), top + r * (cell + caption_height + gap)
+            axis = figure.add_axes((x / width, 1 - (y + cell) / height, cell / width, cell / height))
+            show(axis, images[r, c])
+            if captions is not None:
+                axis.set_xlabel(captions[r][c], fontsize=6, labelpad=2)
+            if row_labels is not None and c == 0:
+                axis.set_ylabel(row_labels[r], rotation=0, ha="right", va="center", fontsize=8, labelpad=5)
+            if column_labels is not None and r == 0:
+                axis.set_title(column_labels[c], fontsize=7, pad=3)
+    if title is not None:
+        figure.text(0.5, 1 - 0.05 / height, title, ha="center", va="top", fontsize=9)
+    return figure
+
+
+def save_image_grid(
+    images: np.ndarray, path: Path, row_labels: Sequence[str] | None = None, title: str | None = None
+) -> Path:
+    """Write (rows, columns, H, W, C) images in [0, 1] as one labelled PNG."""
+    return save(image_table(images, row_labels=row_labels, title=title), path)
+
+
+def save_forward_process(
+    noisy: np.ndarray, schedules: Sequence[str], timesteps: Sequence[int], snr_db: np.ndarray, path: Path
+) -> Path:
+    """The forward process as a table of pictures.
+
+    Args:
+        noisy: (images, schedules, steps, H, W, C) in [0, 1].
+        schedules, timesteps: names of the second and third axis.
+        snr_db: signal-to-noise ratio in decibels, (schedules, steps).
+        path: the PNG to write.
+    """
+    num_images, num_schedules = noisy.shape[:2]
+    table = noisy.reshape(num_images * num_schedules, *noisy.shape[2:])
+    captions = [[f"{value:+.1f} dB" if np.isfinite(value) else "no signal" for value in row] for row in snr_db]
+    return save(
+        image_table(
+            table,
+            row_labels=list(schedules) * num_images,
+            column_labels=[f"t = {t}" for t in timesteps],
+            captions=captions * num_images,
+            title="Forward process: x_t and its signal-to-noise ratio",
+        ),
+        path,
+    )
+
+
+def save_schedules(alphas_cumprod: dict[str, np.ndarray], timesteps: Sequence[int], path: Path) -> Path:
+    """Signal left (alpha_bar) and signal-to-noise ratio in dB against t, a curve per schedule; marks at `timesteps`."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    for name, alpha_bar in alphas_cumprod.items():
+        with np.errstate(divide="ignore"):
+            snr_db = 10 * np.log10(alpha_bar / (1 - alpha_bar))
+        snr_db[~np.isfinite(snr_db)] = np.nan
+        for axis, values in zip(axes, (alpha_bar, snr_db), strict=True):
+            axis.plot(values, label=name, marker="o", markersize=3, markevery=list(timesteps), linewidth=1.4)
+    axes[0].set(xlabel="t", ylabel="alpha_bar", title="Share of the image's variance left")
+    axes[1].set(xlabel="t", ylabel="SNR in dB", title="Signal-to-noise ratio", ylim=(-60, 45))
+    axes[1].axhline(0, color="0.7", linewidth=0.8, zorder=0)
+    for axis in axes:
+        axis.grid(alpha=0.25)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(alphas_cumprod), frameon=False
+    )
+    return save(figure, path)
+
+
+def save_reverse_process(
+    noisy: np.ndarray,
+    predicted: np.ndarray,
+    final: np.ndarray,
+    timesteps: Sequence[float],
+    names: Sequence[str],
+    path: Path,
+) -> Path:
+    """From noise to image: for each image a row of x_t and below it the x_0 the network expects.
+
+    Args:
+        noisy, predicted: (images, steps, H, W, C) in [0, 1].
+        final: the finished images, (images, H, W, C) in [0, 1].
+        timesteps: training step of each column.
+        names: class of each image.
+        path: the PNG to write.
+    """
+    last = final[:, None]
+    rows = np.stack([np.concatenate([part, last], axis=1) for part in (noisy, predicted)], axis=1)
+    table = rows.reshape(-1, *rows.shape[2:])
+    labels = [label for name in names for label in (f"{name}  x_t", "predicted x_0")]
+    columns = [f"t = {t:.0f}" for t in timesteps] + ["image"]
+    return save(image_table(table, row_labels=labels, column_labels=columns, title="Reverse process"), path)

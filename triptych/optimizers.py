@@ -1,0 +1,65 @@
+"""Optimizers by config. AdamW for everything, or Muon for the matrices and AdamW for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from triptych.config import OptimizerConfig
+
+
+class KernelMuon(torch.optim.Muon):
+    """torch's Muon for convolution kernels too: a kernel (out, in, h, w) counts as a matrix (out, in * h * w).
+
+    torch's takes matrices only, so it is given views of the kernels and of their gradients. The kernels must be on
+    their device already.
+
+    Args:
+        kernels: weights of two dimensions or more.
+        settings: those of ``torch.optim.Muon``.
+    """
+
+    def __init__(self, kernels: Iterable[torch.nn.Parameter], **settings: float):
+        self._kernels = list(kernels)
+        views = [torch.nn.Parameter(kernel.data.view(len(kernel), -1)) for kernel in self._kernels]
+        for kernel, view in zip(self._kernels, views, strict=True):
+            kernel.register_post_accumulate_grad_hook(
+                lambda kernel, view=view: setattr(view, "grad", kernel.grad.view(view.shape))
+            )
+        super().__init__(views, **settings)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Also of the kernels, which no other optimizer holds."""
+        super().zero_grad(set_to_none)
+        if set_to_none:
+            for kernel in self._kernels:
+                kernel.grad = None
+
+
+def make_optimizers(
+    model: torch.nn.Module, config: OptimizerConfig, ends: Sequence[str] = ()
+) -> list[torch.optim.Optimizer]:
+    """The optimizers of `model`, to be stepped together.
+
+    AdamW (Loshchilov & Hutter 2019) alone, or with ``config.name == "muon"`` also Muon (Jordan et al. 2024), which
+    replaces the update of a weight matrix by its nearest orthogonal one. Muon is for hidden layers: what maps from
+    or to data, classes and time (parameters whose names begin with one of `ends`), and everything that is no
+    matrix, stays with AdamW.
+    """
+    named = dict(model.named_parameters())
+    hidden = {name: p for name, p in named.items() if p.ndim >= 2 and not name.startswith(tuple(ends))}
+    if config.name == "adamw":
+        hidden = {}
+    adamw = torch.optim.AdamW(
+        [p for name, p in named.items() if name not in hidden],
+        lr=config.lr,
+        betas=config.betas,
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+    if not hidden:
+        return [adamw]
+    settings = {"lr": config.muon_lr, "weight_decay": config.weight_decay, "momentum": config.muon_momentum}
+    return [adamw, KernelMuon(hidden.values(), **settings)]

@@ -1,0 +1,397 @@
+"""A training run on disk: its folder, its steps, its checkpoints, its log.
+
+Bookkeeping that no paper mentions. The script keeps the algorithm; this file keeps the promise that a run
+killed at any moment and resumed ends with the same weights, averages and log, bit for bit (fp32, CPU).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import broadcast_object_list, parse_flag_from_env
+from tqdm.auto import tqdm
+
+from triptych import checkpoints, machine
+from triptych.config import UserError, flatten, read_yaml, to_dict, write_yaml
+from triptych.data import BatchOrder, ImageSet, describe, make_loader, to_images
+from triptych.seeds import keyed_generator, keyed_seed
+
+
+class Run:
+    """One run of one experiment, in ``<output_dir>/<name>``.
+
+    The folder holds ``config.yaml`` (what ``--config`` reads back), ``run.json`` (kind, data, and for each
+    session versions, commit, device, precision), ``log.jsonl`` (a function of the config alone), ``timing.jsonl``
+    (the clock and the memory), ``checkpoints/``, ``samples/`` and, at the end, ``pipeline/``.
+
+    Args:
+        config: the experiment; its ``name``, ``seed``, ``batch_size``, ``gradient_accumulation_steps``,
+            ``num_updates``, ``data`` and ``run`` are used here.
+
+    Attributes:
+        update: optimizer updates done.
+        updated: whether the step being taken completes an update.
+        generator: the random numbers of this step, a function of (seed, step).
+
+    Raises:
+        UserError: the folder holds another run, or one that `config` does not fit.
+    """
+
+    def __init__(self, config: Any):
+        self.config, self.kind = config, type(config).__name__
+        self.folder = Path(config.run.output_dir) / config.name
+        # accelerate joins several CPU processes (gloo) only when told that it is on a CPU.
+        on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+        state = PartialState(cpu=on_cpu)
+        precision, note = machine.effective_precision(os.environ.get("ACCELERATE_MIXED_PRECISION", "no"), state.device)
+        if note:
+            state.print(f"note: {note}", file=sys.stderr)
+        try:
+            self.accelerator = Accelerator(
+                cpu=on_cpu,
+                mixed_precision=precision,
+                gradient_accumulation_steps=config.gradient_accumulation_steps,
+                log_with=config.run.tracker,
+                project_dir=self.folder,
+            )
+        except ValueError as error:
+            raise UserError(f"run.tracker {config.run.tracker!r}: {error}") from None
+        if config.run.tracker and not self.accelerator.log_with:
+            raise UserError(
+                f"run.tracker {config.run.tracker!r} is not installed. `pip install {config.run.tracker}`, or set "
+                f"run.tracker to tensorboard, or to null for log.jsonl alone."
+            )
+        self.device, self.is_main = self.accelerator.device, self.accelerator.is_main_process
+        self.num_processes, self.process_index = (
+            self.accelerator.num_processes,
+            self.accelerator.process_index,
+        )
+        if self.device.type == "cpu":
+            machine.use_all_cores(config.run.num_threads, int(os.environ.get("LOCAL_WORLD_SIZE", self.num_processes)))
+        self.update, self.step, self.updated = 0, 0, False
+        self._seconds_before, self._clock, self._logged_at = 0.0, time.perf_counter(), time.perf_counter()
+        self._recorded: dict[str, list[tuple[int, torch.Tensor]]] = {}  # on the device, of this process
+        self._settled: dict[str, list[float]] = {}  # averaged over the processes, not yet in the log
+        self._log_bytes, self._signal = 0, 0
+        self._on_main(self._open_folder)
+
+    # ---- beginning -------------------------------------------------------------------------------
+
+    def _on_main(self, function: Callable[[], None]) -> None:
+        """Run `function` on the main process alone; its UserError is raised on all."""
+        message = [None]
+        if self.is_main:
+            try:
+                function()
+            except UserError as error:
+                message = [str(error)]
+        broadcast_object_list(message)
+        if message[0] is not None:
+            raise UserError(message[0])
+
+    def _open_folder(self) -> None:
+        resume, saved = self.config.resume, self.folder / "config.yaml"
+        if saved.exists() and resume is None:
+            raise UserError(
+                f"{self.folder} already holds a run, and nothing of it is overwritten. Continue it with "
+                f"--resume latest, or choose another --name."
+            )
+        if saved.exists():
+            self._refuse_unless_compatible(read_yaml(saved))
+        elif self.folder.exists() and any(self.folder.iterdir()):
+            raise UserError(
+                f"{self.folder} exists and is not a training run; nothing is written there. Choose another "
+                f"--name or --run.output_dir."
+            )
+        elif resume not in (None, "latest"):
+            raise UserError(f"--resume {resume}: {self.folder} holds no run to resume.")
+
+    def _refuse_unless_compatible(self, saved: dict[str, Any]) -> None:
+        path = self.folder / "run.json"
+        kind = json.loads(path.read_text())["kind"] if path.exists() else self.kind
+        if kind != self.kind:
+            raise UserError(f"{self.folder} holds a run of {kind}, not of {self.kind}. Choose another --name.")
+        old, new = flatten(saved), flatten(to_dict(self.config))
+        # What is learned must stay; bookkeeping, and how a step's images are shared out, may change.
+        free = {"resume", "batch_size", "data.path", "data.num_workers", "data.memory_limit_mb"}
+        if self.config.optimizer.lr_schedule == "constant":
+            free.add("num_updates")
+        keys = [key for key in {*old, *new} - free if not key.startswith("run.") and old.get(key) != new.get(key)]
+        if keys:
+            rows = "; ".join(f"{key}: {old.get(key)} -> {new.get(key)}" for key in sorted(keys))
+            raise UserError(
+                f"{self.folder} was started with other settings ({rows}). Resume it with its own "
+                f"(--config {self.folder / 'config.yaml'} --resume latest), or start another --name."
+            )
+
+    def prepare(self, images: ImageSet, stateful: list[Any], *objects: Any) -> tuple[Any, ...]:
+        """Register what a checkpoint holds, wrap models and optimizers, and resume if asked.
+
+        Args:
+            images: what :meth:`batches` yields.
+            stateful: what has a ``state_dict`` and is saved as it is: averages, learning-rate schedulers. The latter
+                are not wrapped, because accelerate would step them once per process; here they count updates.
+            objects: models and optimizers; returned as accelerate wraps them.
+        """
+        self._images = images
+        prepared = self.accelerator.prepare(*objects)
+        self.accelerator.register_for_checkpointing(*stateful, self)
+        if self.config.resume:
+            checkpoint = checkpoints.find(self.folder / "checkpoints", self.config.resume)
+            if checkpoint is not None:
+                self.accelerator.load_state(str(checkpoint))
+            self.accelerator.print(f"Resuming from {checkpoint or 'the beginning'}.", file=sys.stderr)
+        self._on_main(self._begin_session)
+        if self.config.run.tracker:
+            settings = {key: str(value) for key, value in flatten(to_dict(self.config)).items()}
+            self.accelerator.init_trackers("tracker", settings)
+        return prepared
+
+    def _begin_session(self) -> None:
+        path = self.folder / "run.json"
+        record = json.loads(path.read_text()) if path.exists() else {"kind": self.kind, "sessions": []}
+        data = describe(self._images)
+        if record.get("data", data) != data:
+            raise UserError(
+                f"{self.folder} was started on other data ({record['data']}); data.path "
+                f"{self.config.data.path!r} gives {data}. Point data.path at the same data."
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_yaml(dataclasses.replace(self.config, resume=None), self.folder / "config.yaml")
+        record["data"] = data
+        record["sessions"].append(
+            {
+                "started": time.strftime("%Y-%m-%d %H:%M:%S%z"),
+                "from_update": self.update,
+                "device": self.device_name,
+                "precision": self.accelerator.mixed_precision,
+                "num_processes": self.num_processes,
+                "num_threads": torch.get_num_threads(),
+                "versions": machine.versions(),
+                "commit": machine.git_commit(),
+                "arguments": sys.argv[1:],
+            }
+        )
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(record, indent=2) + "\n")
+        partial.replace(path)
+        # Rows written after the checkpoint we start from will be written again.
+        (self.folder / "log.jsonl").touch()
+        os.truncate(self.folder / "log.jsonl", self._log_bytes)
+
+    # ---- steps -----------------------------------------------------------------------------------
+
+    def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield (images in [-1, 1], labels) for every step left: (B, C, H, W), (B,).
+
+        After the caller's body: counts, logs, checkpoints, and leaves when a signal asks for it.
+
+        Raises:
+            UserError: the loss is not finite (the last checkpoint stays), or an image cannot be decoded.
+        """
+        config, accumulation = self.config, self.config.gradient_accumulation_steps
+        stop = config.num_updates * accumulation
+        order = BatchOrder(
+            len(self._images),
+            config.batch_size,
+            config.seed,
+            self.step,
+            stop,
+            self.process_index,
+            self.num_processes,
+        )
+        silent = not (self.is_main and config.run.progress)
+        bar = tqdm(total=config.num_updates, initial=self.update, disable=silent, unit="update", dynamic_ncols=True)
+        handlers = {number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._clock = self._logged_at = time.perf_counter()
+        try:
+            for batch in make_loader(self._images, order, config.data.num_workers):
+                self.generator = keyed_generator("noise", config.seed, self.step, device=self.device)
+                torch.manual_seed(keyed_seed("dropout", config.seed, self.step, self.process_index))
+                self.updated = (self.step + 1) % accumulation == 0
+                pixels, labels = batch["pixels"], batch["labels"]
+                yield (
+                    to_images(pixels.to(self.device, non_blocking=True)),
+                    labels.to(self.device, non_blocking=True),
+                )
+                self.step += 1
+                if self.updated:
+                    self.update += 1
+                    bar.update()
+                    self._after_update(bar)
+        finally:
+            bar.close()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def _after_update(self, bar: tqdm) -> None:
+        last, stopping = self.update == self.config.num_updates, self._signal_of_any_process()
+        if last or self.update % self.config.run.log_every == 0:
+            self._write_log(bar)
+        if last or stopping or self.update % self.config.run.checkpoint_every == 0:
+            self.save_checkpoint()
+        if stopping and not last:
+            self.accelerator.print(
+                f"\nStopped at update {self.update} and saved. Go on with --resume latest.", file=sys.stderr
+            )
+            self.finish()
+            sys.exit(128 + stopping)
+
+    def due(self, every: int) -> bool:
+        """Whether the update being completed is one of every `every`, or the last."""
+        done = self.update + 1
+        return self.updated and (done == self.config.num_updates or (every > 0 and done % every == 0))
+
+    def _share(self, draw: Callable[..., torch.Tensor], size: int, *rest: int) -> torch.Tensor:
+        """Draw for the global batch and keep this process's part: the numbers don't depend on who shares it."""
+        everyones = draw((size * self.num_processes, *rest), generator=self.generator, device=self.device)
+        return everyones[self.process_index * size : (self.process_index + 1) * size]
+
+    def randn(self, size: int, *rest: int) -> torch.Tensor:
+        """Unit Gaussian noise of this step, (size, *rest)."""
+        return self._share(torch.randn, size, *rest)
+
+    def rand(self, size: int) -> torch.Tensor:
+        """Uniform numbers in [0, 1) of this step, (size,)."""
+        return self._share(torch.rand, size)
+
+    def randint(self, high: int, size: int) -> torch.Tensor:
+        """Uniform integers in [0, high) of this step, (size,)."""
+        return self._share(lambda shape, **where: torch.randint(high, shape, **where), size)
+
+    def accumulate(self, *models: Any) -> Any:
+        """accelerate's context: processes exchange gradients at the last step of an update only."""
+        return self.accelerator.accumulate(*models)
+
+    def _remember(self, number: int, _frame: Any) -> None:
+        self._signal = number
+        signal.signal(number, signal.SIG_DFL)  # a second one means now
+
+    def _signal_of_any_process(self) -> int:
+        """The signal any process has received, 0 for none, so that all leave together."""
+        if self.num_processes == 1:
+            return self._signal
+        if self.device.type != "cpu" and self.update % 10:  # there the question costs a synchronisation
+            return 0
+        return int(self.accelerator.gather(torch.tensor([self._signal], device=self.device)).max())
+
+    # ---- log -------------------------------------------------------------------------------------
+
+    def log(self, **values: torch.Tensor | float) -> None:
+        """Record scalars of this step; their means over steps and processes are written every ``log_every`` updates."""
+        for key, value in values.items():
+            scalar = torch.as_tensor(value, device=self.device).detach().float()
+            self._recorded.setdefault(key, []).append((self.update + 1, scalar))
+
+    def _settle(self) -> None:
+        """Average over the processes what was recorded, and stop if a loss is not finite."""
+        for key, recorded in self._recorded.items():
+            if not recorded:
+                continue
+            column = torch.stack([scalar for _, scalar in recorded])
+            means = self.accelerator.reduce(column, reduction="mean").tolist()
+            for (update, _), value in zip(recorded, means, strict=True):
+                if key.startswith("loss") and not math.isfinite(value):
+                    kept = [c.name for c in checkpoints.listed(self.folder / "checkpoints")]
+                    raise UserError(
+                        f"{key} became {value} at update {update} of {self.folder}, and training stopped. The last "
+                        f"good checkpoint is kept ({kept[-1] if kept else 'there was none yet'}). A lower "
+                        f"optimizer.lr, more optimizer.num_warmup_updates or a smaller optimizer.max_grad_norm are "
+                        f"the usual mends; --mixed_precision no tells whether precision is the cause."
+                    )
+            self._settled.setdefault(key, []).extend(means)
+        self._recorded.clear()
+
+    def _write_log(self, bar: tqdm) -> None:
+        self._settle()
+        means = {key: math.fsum(values) / len(values) for key, values in self._settled.items()}
+        self._settled.clear()
+        now, previous = (
+            time.perf_counter(),
+            (self.update - 1) // self.config.run.log_every * self.config.run.log_every,
+        )
+        speed = self._images_in(self.update - previous) / (now - self._logged_at)
+        timing = {
+            "seconds": self.seconds,
+            "images_per_second": speed,
+            "peak_memory_mb": machine.peak_memory_mb(),
+        }
+        self._logged_at = now
+        self.accelerator.log(means | timing, step=self.update)
+        if not self.is_main:
+            return
+        for name, row in (("log", {"images_seen": self.images_seen} | means), ("timing", timing)):
+            with (self.folder / f"{name}.jsonl").open("a") as file:
+                file.write(json.dumps({"update": self.update} | row) + "\n")
+        self._log_bytes = (self.folder / "log.jsonl").stat().st_size
+        bar.set_postfix({key: f"{value:.4g}" for key, value in means.items()}, refresh=False)
+
+    def _images_in(self, updates: int) -> int:
+        return updates * self.config.batch_size * self.config.gradient_accumulation_steps * self.num_processes
+
+    @property
+    def images_seen(self) -> int:
+        """Images trained on so far, over all processes."""
+        return self._images_in(self.update)
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in :meth:`batches`, over all sessions."""
+        return self._seconds_before + time.perf_counter() - self._clock
+
+    @property
+    def device_name(self) -> str:
+        return machine.device_name(self.device)
+
+    # ---- checkpoints -----------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the run stands; accelerate saves it with the weights."""
+        return {
+            "update": self.update,
+            "step": self.step,
+            "seconds": self.seconds,
+            "log_bytes": self._log_bytes,
+            "settled": self._settled,
+            "images_per_step": self.config.batch_size * self.num_processes,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        now = self.config.batch_size * self.num_processes
+        if state["images_per_step"] != now:
+            raise UserError(
+                f"{self.folder} was trained with {state['images_per_step']} images a step over all processes; "
+                f"{self.num_processes} processes of batch_size {self.config.batch_size} make {now}. Choose "
+                f"--num_processes and --batch_size so that the product stays."
+            )
+        self.update, self.step, self._seconds_before = state["update"], state["step"], state["seconds"]
+        self._log_bytes, self._settled = state["log_bytes"], dict(state["settled"])
+
+    def save_checkpoint(self) -> None:
+        """Save everything a resumed run needs; a checkpoint is there whole or not at all."""
+        self._settle()
+        folder = self.folder / "checkpoints"
+        partial = folder / f".writing_{self.update:08d}"
+        if self.is_main:
+            checkpoints.begin(folder, self.update)
+        self.accelerator.wait_for_everyone()
+        self.accelerator.save_state(str(partial))  # every process saves its own random state
+        self.accelerator.wait_for_everyone()
+        if self.is_main:
+            checkpoints.commit(partial, self.config.run.keep_checkpoints)
+        self.accelerator.wait_for_everyone()
+
+    def finish(self) -> None:
+        """Close the trackers and the process group."""
+        self.accelerator.end_training()

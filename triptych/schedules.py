@@ -1,0 +1,57 @@
+"""The noise schedule, made so that every diffusers scheduler can take it over."""
+
+from __future__ import annotations
+
+import diffusers
+import torch
+from diffusers import DDPMScheduler, SchedulerMixin
+
+from triptych.config import ScheduleConfig, UserError
+
+
+def make_noise_scheduler(config: ScheduleConfig) -> DDPMScheduler:
+    """A ``DDPMScheduler`` for `config`.
+
+    The sigmoid schedule is known to ``DDPMScheduler`` alone; its betas are written out
+    (``trained_betas``), so that DDIM, DPM-Solver, UniPC and the others can be put in its place from the
+    saved config. Steps are spaced "trailing", so that sampling starts at the last training step, where the
+    image is noise (Lin et al. 2024, section 3.3).
+    """
+    settings = {
+        "num_train_timesteps": config.num_train_timesteps,
+        "beta_start": config.beta_start,
+        "beta_end": config.beta_end,
+        "prediction_type": config.prediction_type,
+        "rescale_betas_zero_snr": config.zero_terminal_snr,
+        "timestep_spacing": "trailing",
+    }
+    if config.beta_schedule == "sigmoid":
+        plain = DDPMScheduler(
+            num_train_timesteps=config.num_train_timesteps,
+            beta_start=config.beta_start,
+            beta_end=config.beta_end,
+            beta_schedule="sigmoid",
+        )
+        return DDPMScheduler(trained_betas=plain.betas.tolist(), **settings)
+    return DDPMScheduler(beta_schedule=config.beta_schedule, **settings)
+
+
+def signal_to_noise(alpha_bar: torch.Tensor) -> torch.Tensor:
+    """SNR(t) = alpha_bar / (1 - alpha_bar) (Kingma et al. 2021, eq. 2); any shape."""
+    return alpha_bar / (1 - alpha_bar)
+
+
+def scheduler_class(name: str) -> type[SchedulerMixin]:
+    """The diffusers scheduler called `name`, such as "DDIMScheduler" or just "DDIM".
+
+    Raises:
+        UserError: diffusers has none of that name.
+    """
+    for candidate in (name, f"{name}Scheduler"):
+        found = getattr(diffusers, candidate, None)
+        if isinstance(found, type) and issubclass(found, SchedulerMixin):
+            return found
+    raise UserError(
+        f"diffusers has no scheduler {name!r}. Some that fit: DDPMScheduler, DDIMScheduler, "
+        f"DPMSolverMultistepScheduler, UniPCMultistepScheduler, EulerDiscreteScheduler, HeunDiscreteScheduler."
+    )
