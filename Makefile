@@ -1,0 +1,38 @@
+# Every command sets up what it needs in .venv first. PYTHON=... chooses the interpreter.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+LAUNCH := $(BIN)/accelerate launch --quiet --config_file accelerate_config.yaml
+DEMO := runs/demo_diffusion_digits
+
+.PHONY: demo test lint benchmark clean
+
+demo: .venv/.runtime  ## train on real handwritten digits, save, load in a new process, draw what was asked for
+	$(LAUNCH) scripts/train_diffusion.py --config configs/demo/diffusion_digits.yaml --resume latest
+	$(BIN)/python scripts/generate.py $(DEMO)/pipeline --output $(DEMO)/generated --num_images_per_class 12 --overwrite true
+	@echo
+	@echo "samples while training  $(DEMO)/samples"
+	@echo "the trained pipeline    $(DEMO)/pipeline"
+	@echo "the labelled grid       $(DEMO)/generated/grid.png"
+
+test: .venv/.dev lint  ## all tests; no network beyond the package index
+	$(BIN)/python -m pytest
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+benchmark: .venv/.runtime  ## the training loop against the bare step; DATA=folder for a local copy of CIFAR-10
+	$(BIN)/python benchmarks/training.py --config configs/diffusion_cifar10_cpu.yaml $(if $(DATA),--data.path $(DATA))
+
+.venv/.runtime: requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/.dev: .venv/.runtime
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+clean:  ## remove the environment and caches; runs/ is yours and stays
+	rm -rf .venv *.egg-info .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,151 @@
+"""Train class-conditional diffusion (Ho et al. 2020; Ho & Salimans 2022).
+
+    accelerate launch --config_file accelerate_config.yaml scripts/train_diffusion.py \\
+        --config configs/diffusion_cifar10.yaml
+
+Add --resume latest to continue, --data.path FOLDER for a local copy, --print_config to see every setting.
+Writes runs/<name>/: log.jsonl, checkpoints/, samples/, and pipeline/ for DiffusionPipeline.from_pretrained.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from diffusers import UNet2DModel
+from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel
+
+from models.pipeline_class_conditional import ClassConditionalPipeline
+from triptych.config import DiffusionConfig, command
+from triptych.data import load_images
+from triptych.export import averaged_weights, model_card, save_pipeline
+from triptych.figures import save_image_grid
+from triptych.losses import (
+    denoising_loss,
+    diffuse,
+    drop_labels,
+    flip_horizontally,
+    min_snr_weight,
+    prediction_target,
+)
+from triptych.optimizers import make_optimizers
+from triptych.run import Run
+from triptych.schedules import make_noise_scheduler, scheduler_class
+
+
+def main(config: DiffusionConfig) -> None:
+    sampler = scheduler_class(config.sampling.scheduler)
+    run = Run(config)
+    images = load_images(config.data, need_labels=True)
+    null_class = len(images.class_names)  # one embedding more than classes: "no class given"
+
+    torch.manual_seed(config.seed)
+    shape = config.unet.arguments(images.image_size, images.channels, config.pixel_unshuffle)
+    unet = UNet2DModel(**shape, num_class_embeds=null_class + 1).to(run.device)
+    scheduler = make_noise_scheduler(config.schedule)
+    alphas_cumprod = scheduler.alphas_cumprod.to(run.device)  # alpha_bar_t, (T,)
+    prediction_type = config.schedule.prediction_type
+
+    optimizers = make_optimizers(unet, config.optimizer, ends=("conv_in", "conv_out", "time_embed", "class_embed"))
+    lr_schedulers = [
+        get_scheduler(
+            config.optimizer.lr_schedule,
+            optimizer,
+            num_warmup_steps=config.optimizer.num_warmup_updates,
+            num_training_steps=config.num_updates,
+        )
+        for optimizer in optimizers
+    ]
+    ema = EMAModel(unet.parameters(), decay=config.ema.decay, use_ema_warmup=True, power=config.ema.power, foreach=True)
+    unet, *optimizers = run.prepare(images, [ema, *lr_schedulers], unet, *optimizers)
+
+    def make_pipeline() -> ClassConditionalPipeline:
+        return ClassConditionalPipeline(
+            unet=run.accelerator.unwrap_model(unet),
+            scheduler=sampler.from_config(scheduler.config),
+            id2label=dict(enumerate(images.class_names)),
+            pixel_unshuffle=config.pixel_unshuffle,
+            num_inference_steps=config.sampling.num_inference_steps,
+            guidance_scale=config.sampling.guidance_scale,
+        )
+
+    # Ho et al. 2020, algorithm 1, with the label dropped now and then (Ho & Salimans 2022, algorithm 1).
+    for x0, labels in run.batches():  # (B, C, H, W) in [-1, 1], (B,)
+        with run.accumulate(unet):
+            size = len(x0)
+            if config.horizontal_flip:
+                x0 = flip_horizontally(x0, run.rand(size) < 0.5)
+            x0 = F.pixel_unshuffle(x0, config.pixel_unshuffle)  # (B, C p^2, H / p, W / p)
+            labels = drop_labels(labels, run.rand(size) < config.label_dropout, null_class)
+
+            t = run.randint(config.schedule.num_train_timesteps, size)  # t ~ Uniform{0, ..., T - 1}
+            eps = run.randn(*x0.shape)  # eps ~ N(0, I)
+            alpha_bar = alphas_cumprod[t]
+            x_t = diffuse(x0, eps, alpha_bar)
+
+            output = unet(x_t, t, class_labels=labels).sample
+            target = prediction_target(x0, eps, alpha_bar, prediction_type)
+            weight = min_snr_weight(alpha_bar, prediction_type, config.min_snr_gamma)
+            loss = denoising_loss(output, target, weight)
+
+            run.accelerator.backward(loss)
+            run.log(loss=loss, lr=optimizers[0].param_groups[0]["lr"])
+            if run.updated and config.optimizer.max_grad_norm is not None:
+                run.log(grad_norm=run.accelerator.clip_grad_norm_(unet.parameters(), config.optimizer.max_grad_norm))
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+        if run.updated:
+            for lr_scheduler in lr_schedulers:
+                lr_scheduler.step()
+            ema.step(unet.parameters())
+        if run.due(config.run.sample_every) and run.is_main:
+            with averaged_weights(ema, run.accelerator.unwrap_model(unet)):
+                draw_samples(make_pipeline(), run, config)
+
+    if run.is_main:
+        with averaged_weights(ema, run.accelerator.unwrap_model(unet)):
+            folder = run.folder / "pipeline"
+            save_pipeline(make_pipeline(), folder, card=describe(config, run, unet))
+            print(f"Saved the pipeline to {folder}, samples in {run.folder / 'samples'}.")
+    run.finish()
+
+
+def draw_samples(pipeline: ClassConditionalPipeline, run: Run, config: DiffusionConfig) -> None:
+    """One row per class, the same starting noise every time, so that grids of different updates compare."""
+    pipeline.set_progress_bar_config(disable=True)
+    names, columns = pipeline.class_names, config.sampling.num_per_class
+    generators = [torch.Generator().manual_seed(config.seed + k) for _ in names for k in range(columns)]
+    pixels = pipeline(names, columns, generator=generators, output_type="np").images
+    path = run.folder / "samples" / f"update_{run.update + 1:08d}.png"
+    save_image_grid(pixels.reshape(len(names), columns, *pixels.shape[1:]), path, row_labels=names)
+
+
+def describe(config: DiffusionConfig, run: Run, unet: torch.nn.Module) -> str:
+    facts = {
+        "data": config.data.path,
+        "parameters": f"{sum(p.numel() for p in unet.parameters()):,}",
+        "updates": f"{run.update:,}",
+        "images seen": f"{run.images_seen:,}",
+        "minutes": f"{run.seconds / 60:.1f}",
+        "device": run.device_name,
+        "precision": run.accelerator.mixed_precision,
+        "prediction, schedule": f"{config.schedule.prediction_type}, {config.schedule.beta_schedule}",
+        "default sampler": f"{config.sampling.scheduler}, {config.sampling.num_inference_steps} steps, "
+        f"guidance {config.sampling.guidance_scale:g}",
+        "seed": config.seed,
+    }
+    usage = (
+        "from diffusers import DiffusionPipeline\n\n"
+        'pipeline = DiffusionPipeline.from_pretrained("<this folder or repository>", trust_remote_code=True)\n'
+        "print(pipeline.class_names)\n"
+        "image = pipeline(0, guidance_scale=2.0).images[0]"
+    )
+    notes = "Class-conditional diffusion trained with Triptych's `scripts/train_diffusion.py`."
+    return model_card(
+        f"{config.name}: class-conditional diffusion", ["diffusion", "class-conditional"], facts, usage, notes
+    )
+
+
+if __name__ == "__main__":
+    command(main, DiffusionConfig)

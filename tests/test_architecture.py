@@ -1,0 +1,66 @@
+"""The rules of the house, held by machines."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+SOURCES = [p for folder in ("triptych", "models", "scripts", "benchmarks") for p in (ROOT / folder).glob("*.py")]
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def test_import_contracts():
+    lint = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([str(lint)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "models").glob("*.py")), ids=lambda p: p.name)
+def test_model_files_need_torch_and_diffusers_only(path):
+    assert imports(path) - sys.stdlib_module_names <= {"torch", "diffusers"}
+
+
+def test_nothing_parses_arguments_by_hand_and_no_script_imports_a_script():
+    scripts = {p.stem for p in (ROOT / "scripts").glob("*.py")}
+    for path in SOURCES:
+        assert "argparse" not in imports(path), path
+        assert not imports(path) & scripts, path
+
+
+def test_no_script_hides_a_library():
+    hidden = {"evaluate", "datasets", "accelerate", "transformers", "diffusers", "torch"}
+    assert not {p.stem for p in (ROOT / "scripts").iterdir()} & hidden
+
+
+def test_public_functions_are_documented():
+    for path in [*(ROOT / "triptych").glob("*.py"), *(ROOT / "models").glob("*.py")]:
+        tree = ast.parse(path.read_text())
+        assert ast.get_docstring(tree), path
+        for node in tree.body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+                assert ast.get_docstring(node), f"{path.name}: {node.name}"
+
+
+def test_requirements_are_imported():
+    """Every runtime dependency is used, and every third-party import is a dependency."""
+    named = {"pyyaml": "yaml", "pillow": "PIL", "scikit-learn": "sklearn"}
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    names = [re.match(r"[\w-]+", line).group().lower() for line in lines if re.match(r"[a-zA-Z]", line)]
+    required = {named.get(name, name.replace("-", "_")) for name in names}
+    used = set().union(*(imports(path) for path in SOURCES)) - sys.stdlib_module_names - {"triptych", "models"}
+    assert used == required - {"tensorboard"}, "tensorboard is the tracker accelerate imports by name"

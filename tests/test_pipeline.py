@@ -1,0 +1,261 @@
+"""The pipeline: what it draws, what it refuses, and that it travels."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from conftest import environment
+from diffusers import DDIMScheduler, DDPMScheduler, DiffusionPipeline, UNet2DModel
+
+from models.pipeline_class_conditional import ClassConditionalPipeline
+
+SCHEDULERS = [
+    "DDPMScheduler",
+    "DDIMScheduler",
+    "DPMSolverMultistepScheduler",
+    "UniPCMultistepScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "LMSDiscreteScheduler",
+]
+
+
+def make_pipeline(channels: int = 3, unshuffle: int = 2, prediction_type: str = "v_prediction"):
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=4,
+        in_channels=channels * unshuffle**2,
+        out_channels=channels * unshuffle**2,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=4,
+        layers_per_block=1,
+        num_class_embeds=4,
+    )
+    scheduler = DDPMScheduler(
+        beta_schedule="squaredcos_cap_v2", prediction_type=prediction_type, timestep_spacing="trailing"
+    )
+    pipeline = ClassConditionalPipeline(
+        unet, scheduler, {0: "cat", 1: "ship", 2: "frog"}, unshuffle, num_inference_steps=3, guidance_scale=2.0
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return make_pipeline()
+
+
+def seeded(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(s) for s in seeds]
+
+
+def draw(pipeline, classes, seeds, **kwargs) -> torch.Tensor:
+    return pipeline(classes, generator=seeded(*seeds), output_type="pt", **kwargs).images
+
+
+def test_classes_by_name_id_and_list(pipeline):
+    by_name, by_id = draw(pipeline, "ship", [1]), draw(pipeline, 1, [1])
+    assert torch.equal(by_name, by_id) and by_name.shape == (1, 3, 8, 8)
+    assert torch.equal(draw(pipeline, ["cat", 1], [5, 1]), draw(pipeline, torch.tensor([0, 1]), [5, 1]))
+    assert pipeline("cat", 2).class_ids == [0, 0]
+    assert not torch.equal(by_name, draw(pipeline, "frog", [1])), "the class must matter"
+
+
+@pytest.mark.parametrize("wrong", ["dog", 3, -1, True, ["cat", "dog"], 1.5])
+def test_unknown_class_lists_the_classes(pipeline, wrong):
+    with pytest.raises(ValueError, match=r"no class.*0 'cat', 1 'ship', 2 'frog'" if wrong != 1.5 else "."):
+        pipeline(wrong if wrong != 1.5 else [1.5])
+
+
+def test_guidance_of_one_is_no_guidance(pipeline):
+    """Against a loop written here with diffusers' scheduler and no guidance at all."""
+    scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    scheduler.set_timesteps(4)
+    x = torch.randn(1, 3, 8, 8, generator=seeded(7)[0])
+    x = torch.nn.functional.pixel_unshuffle(x, 2)
+    for t in scheduler.timesteps:
+        with torch.no_grad():
+            x = scheduler.step(pipeline.unet(x, t, class_labels=torch.tensor([2])).sample, t, x).prev_sample
+    expected = (torch.nn.functional.pixel_shuffle(x, 2) / 2 + 0.5).clamp(0, 1)
+    copy = make_pipeline()
+    copy.scheduler = scheduler
+    ours = draw(copy, "frog", [7], guidance_scale=1.0, num_inference_steps=4)
+    torch.testing.assert_close(ours, expected)
+
+
+def test_guidance_extrapolates_from_the_null_class(pipeline):
+    x, t = torch.randn(2, 12, 4, 4, generator=seeded(0)[0]), torch.tensor(500)
+    labels, null = torch.tensor([0, 2]), torch.tensor([3, 3])
+    cond = pipeline.unet(x, t, class_labels=labels).sample
+    uncond = pipeline.unet(x, t, class_labels=null).sample
+    for scale in (0.0, 1.0, 2.5):
+        torch.testing.assert_close(
+            pipeline._denoise(x, t, labels, null, scale), uncond + scale * (cond - uncond), rtol=1e-4, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_any_scheduler_and_an_image_does_not_depend_on_its_batch(scheduler):
+    pipeline = make_pipeline()
+    pipeline.scheduler = getattr(diffusers, scheduler).from_config(pipeline.scheduler.config)
+    together = draw(pipeline, ["cat", "ship", "frog"], [11, 12, 13], num_inference_steps=5)
+    alone = draw(pipeline, "frog", [13], num_inference_steps=5)
+    torch.testing.assert_close(together[2:], alone, rtol=1e-3, atol=1e-4)
+    assert together.isfinite().all() and together.std() > 0.01
+
+
+def test_one_generator_for_the_batch_repeats(pipeline):
+    a = pipeline(["cat", "cat"], generator=seeded(3)[0], output_type="pt").images
+    b = pipeline(["cat", "cat"], generator=seeded(3)[0], output_type="pt").images
+    assert torch.equal(a, b) and not torch.equal(a[0], a[1])
+
+
+def test_output_types_agree(pipeline):
+    pt = draw(pipeline, "cat", [1])
+    array = pipeline("cat", generator=seeded(1), output_type="np").images
+    (image,) = pipeline("cat", generator=seeded(1), return_dict=False)[0]
+    assert np.array_equal(array, pt.permute(0, 2, 3, 1).numpy())
+    assert image.size == (8, 8) and image.mode == "RGB"
+    assert np.abs(np.asarray(image) / 255 - array[0]).max() <= 0.5 / 255 + 1e-6
+
+
+def test_grey_images():
+    (image,) = make_pipeline(channels=1, unshuffle=1)("cat").images
+    assert image.mode == "L" and image.size == (4, 4)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+def test_intermediates_are_the_schedulers(prediction_type):
+    """x_t from the callback, predicted x_0 from DDIM's own step."""
+    pipeline = make_pipeline(prediction_type=prediction_type)
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
+    seen = []
+    step = pipeline.scheduler.step
+
+    def spy(*args, return_dict=True, **kwargs):
+        output = step(*args, **kwargs, return_dict=True)
+        seen.append(output.pred_original_sample)
+        return (output.prev_sample,)
+
+    pipeline.scheduler.step = spy
+    after = []
+    result = pipeline(
+        ["cat", "ship"],
+        generator=seeded(1, 2),
+        num_inference_steps=4,
+        output_type="pt",
+        return_intermediates=True,
+        callback_on_step_end=lambda p, i, t, k: after.append(k["latents"]),
+    )
+    theirs = torch.stack([pipeline._unfold(x) for x in seen])
+    finite = theirs.abs() < 50  # at the noisiest step epsilon divides by almost nothing
+    torch.testing.assert_close(result.predicted_images[finite], theirs[finite], rtol=1e-3, atol=1e-3)
+    assert result.timesteps == [float(t) for t in pipeline.scheduler.timesteps]
+    torch.testing.assert_close(result.noisy_images[1:], torch.stack([pipeline._unfold(x) for x in after[:-1]]))
+
+
+def test_callback_changes_and_interrupts(pipeline):
+    calls = []
+
+    def stop(pipe, i, t, tensors):
+        calls.append(i)
+        pipe._interrupt = i == 1
+        return {"latents": torch.zeros_like(tensors["latents"])}
+
+    images = pipeline("cat", num_inference_steps=5, output_type="pt", callback_on_step_end=stop).images
+    assert calls == [0, 1]
+    assert torch.equal(images, torch.full((1, 3, 8, 8), 0.5))
+
+
+def test_given_latents(pipeline):
+    noise = torch.randn(1, 3, 8, 8, generator=seeded(4)[0])
+    pipe = make_pipeline()
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    given = pipe("cat", latents=noise, output_type="pt").images
+    torch.testing.assert_close(given, draw(pipe, "cat", [4]))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"generator": seeded(1, 2)}, "2 generators were given for 1 images"),
+        ({"output_type": "jpeg"}, "output_type"),
+        ({"num_inference_steps": 0}, "at least 1"),
+        ({"latents": torch.zeros(1, 3, 4, 4)}, r"shape \(1, 3, 8, 8\)"),
+        ({"eta": 0.5}, "takes no eta"),
+        ({"callback_on_step_end_tensor_inputs": ["prompt"]}, "latents"),
+    ],
+)
+def test_bad_arguments(pipeline, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        pipeline("cat", **kwargs)
+
+
+def test_names_must_match_the_network(pipeline):
+    with pytest.raises(ValueError, match="num_class_embeds"):
+        ClassConditionalPipeline(pipeline.unet, pipeline.scheduler, {0: "cat"})
+
+
+TRAVELLER = """
+import sys
+sys.modules["models"] = sys.modules["triptych"] = None  # this process cannot import the repository
+import torch
+from diffusers import DiffusionPipeline, DDIMScheduler, UNet2DModel
+for folder, again in (("saved", "again"), ("again", "third")):
+    pipe = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
+    pipe.set_progress_bar_config(disable=True)
+    images = pipe(["frog", 0], generator=[torch.Generator().manual_seed(s) for s in (1, 2)], output_type="pt").images
+    torch.save(images, folder + ".pt")
+    pipe.save_pretrained(again)
+pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+pipe("cat", eta=0.5)
+UNet2DModel.from_pretrained("again", subfolder="unet")
+"""
+
+
+@pytest.fixture(scope="module")
+def travelled(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("elsewhere")
+    pipeline = make_pipeline()
+    pipeline.save_pretrained(folder / "original")
+    shutil.copytree(folder / "original", folder / "saved")
+    env = {key: value for key, value in environment().items() if key != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, "-c", TRAVELLER], cwd=folder, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder, draw(pipeline, ["frog", 0], [1, 2])
+
+
+def test_travels_and_is_saved_again_there(travelled):
+    folder, expected = travelled
+    for name in ("saved", "again"):
+        torch.testing.assert_close(torch.load(folder / f"{name}.pt"), expected)
+    for name in ("original", "third"):
+        index = json.loads((folder / name / "model_index.json").read_text())
+        assert index["_class_name"] == ["pipeline", "ClassConditionalPipeline"] and "_name_or_path" not in index
+        assert (folder / name / "pipeline.py").read_text() == (folder / "original" / "pipeline.py").read_text()
+
+
+def test_loading_without_trust_is_refused(travelled):
+    folder, _ = travelled
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        DiffusionPipeline.from_pretrained(folder / "saved")
+
+
+def test_half_precision_weights_draw_in_single(tmp_path):
+    pipeline = make_pipeline()
+    expected = draw(pipeline, "cat", [1])
+    pipeline.to(torch.float16).save_pretrained(tmp_path / "half")
+    loaded = DiffusionPipeline.from_pretrained(tmp_path / "half", trust_remote_code=True)
+    loaded.set_progress_bar_config(disable=True)
+    assert loaded.unet.dtype == torch.float32
+    torch.testing.assert_close(draw(loaded, "cat", [1]), expected, atol=5e-3, rtol=1e-2)

@@ -1,0 +1,99 @@
+"""The commands after training, on a pipeline that was really trained and saved."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_pipeline import make_pipeline
+
+from triptych.config import DataConfig, UserError
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pipelines") / "tiny"
+    make_pipeline().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def script():
+    return importlib.import_module
+
+
+def test_generate(saved, script, tmp_path):
+    main = script("generate").main
+    main(saved, tmp_path / "a", classes=["ship", 0], num_images_per_class=3, batch_size=4)
+    names = sorted(p.name for p in (tmp_path / "a").glob("*.png"))
+    assert names == [
+        *(f"00_cat_{k:05d}.png" for k in range(3)),
+        *(f"01_ship_{k:05d}.png" for k in range(3)),
+        "grid.png",
+    ]
+    settings = json.loads((tmp_path / "a/settings.json").read_text())
+    assert settings["classes"] == ["ship", "cat"] and settings["guidance_scale"] == 2.0 and settings["seed"] == 0
+    # The same images from another order, another batch size, a longer list.
+    main(saved, tmp_path / "b", num_images_per_class=5, batch_size=7)
+    for name in names[:-1]:
+        first, second = (np.asarray(Image.open(tmp_path / x / name), dtype=int) for x in "ab")
+        assert np.abs(first - second).max() <= 1
+    with pytest.raises(UserError, match="not empty"):
+        main(saved, tmp_path / "a")
+    main(saved, tmp_path / "a", classes=["frog"], num_images_per_class=1, scheduler="DDIM", overwrite=True)
+    assert (tmp_path / "a/02_frog_00000.png").exists()
+
+
+def test_generate_refuses(saved, script, tmp_path):
+    main = script("generate").main
+    with pytest.raises(UserError, match=r"no class 'dog'.*'ship'"):
+        main(saved, tmp_path / "x", classes=["dog"])
+    with pytest.raises(UserError, match="does not exist"):
+        main(str(tmp_path / "nothing"), tmp_path / "x")
+    with pytest.raises(UserError, match="no scheduler"):
+        main(saved, tmp_path / "x", scheduler="Magic")
+    (tmp_path / "run/pipeline").mkdir(parents=True)
+    (tmp_path / "run/pipeline/model_index.json").write_text("{}")
+    with pytest.raises(UserError, match=r"Did you mean .*pipeline"):
+        main(str(tmp_path / "run"), tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_forward_process(script, tmp_path):
+    main = script("draw_forward_process").main
+    main(DataConfig(), tmp_path, timesteps=[0, 500, 999], images=[3])
+    for name in ("forward_process.png", "schedules.png"):
+        assert min(Image.open(tmp_path / name).size) > 200
+    with pytest.raises(UserError, match="outside the process"):
+        main(DataConfig(), tmp_path, timesteps=[1000])
+    with pytest.raises(UserError, match="0 to 1436"):
+        main(DataConfig(), tmp_path, images=[5000])
+
+
+def test_reverse_process(saved, script, tmp_path):
+    main = script("draw_reverse_process").main
+    for scheduler in ("DDPM", "EulerDiscrete"):
+        main(
+            saved,
+            tmp_path / f"{scheduler}.png",
+            classes=["cat", 2],
+            num_inference_steps=6,
+            num_columns=4,
+            scheduler=scheduler,
+        )
+        assert min(Image.open(tmp_path / f"{scheduler}.png").size) > 200
+    with pytest.raises(UserError, match="no class"):
+        main(saved, tmp_path / "x.png", classes=["dog"])
+
+
+def test_push_without_a_hub(saved, script, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    main = script("push_pipeline").main
+    with pytest.raises(UserError, match=r"not uploaded.*untouched"):
+        main(Path(saved), "somebody/something")
+    with pytest.raises(UserError, match="no pipeline"):
+        main(tmp_path, "somebody/something")
