@@ -23,7 +23,7 @@ lint: .venv/.dev
 	$(BIN)/lint-imports
 
 benchmark: .venv/.runtime  ## the training loop against the bare step; DATA=folder for a local copy of CIFAR-10
-	$(BIN)/python benchmarks/training.py --config configs/diffusion_cifar10_cpu.yaml $(if $(DATA),--data.path $(DATA))
+	$(LAUNCH) benchmarks/training.py --config configs/diffusion_cifar10_cpu.yaml $(if $(DATA),--data.path $(DATA))
 
 .venv/.runtime: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -254,9 +254,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         given = {"generator": generator} if "generator" in accepted else {}
         if eta is not None:
             if "eta" not in accepted:
-                raise ValueError(
-                    f"eta has no meaning for {type(self.scheduler).__name__}; it belongs to DDIMScheduler."
-                )
+                raise ValueError(f"{type(self.scheduler).__name__} takes no eta; it belongs to DDIMScheduler.")
             given["eta"] = eta
         return given
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from triptych.config import UserError, command
-from triptych.export import load_pipeline
+from triptych.config import command
+from triptych.export import chosen_classes, load_pipeline
 from triptych.figures import save_reverse_process
 from triptych.schedules import scheduler_class
 from triptych.seeds import keyed_generator
@@ -19,7 +19,7 @@ from triptych.seeds import keyed_generator
 def main(
     pipeline: str,
     output: Path = Path("runs/reverse_process.png"),
-    classes: list[str | int] | None = None,
+    classes: list[str | int] | str | None = None,
     num_inference_steps: int = 50,
     guidance_scale: float | None = None,
     scheduler: str = "DDPMScheduler",
@@ -31,7 +31,7 @@ def main(
     Args:
         pipeline: folder of a saved pipeline, or a Hub id.
         output: the PNG to write.
-        classes: names or ids; the first four classes if not given.
+        classes: names or ids, separated by commas; the first four classes if not given.
         num_inference_steps: steps of the scheduler.
         guidance_scale: 1 = no guidance; the pipeline's own default if not given.
         scheduler: any diffusers scheduler by name; DDPM is the paper's reverse process.
@@ -40,10 +40,7 @@ def main(
     """
     pipe = load_pipeline(pipeline)
     pipe.scheduler = scheduler_class(scheduler).from_config(pipe.scheduler.config)
-    try:
-        ids = pipe.class_ids(classes or list(range(min(4, len(pipe.class_names)))))
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    ids = chosen_classes(pipe, classes) if classes is not None else chosen_classes(pipe, None)[:4]
     result = pipe(
         ids,
         num_inference_steps=num_inference_steps,

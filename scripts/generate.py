@@ -1,6 +1,6 @@
 """Draw images of given classes from a saved pipeline: a folder of PNGs, a grid, and the settings used.
 
-    python scripts/generate.py pretrained/cifar10-class-conditional --classes '[cat, ship]' --output runs/cats
+    python scripts/generate.py pretrained/cifar10-class-conditional --classes cat,ship --output runs/cats_and_ships
 
 Image k of a class depends on (seed, class, k) alone, so a larger order begins with the images of a smaller one.
 """
@@ -18,7 +18,7 @@ import torch
 from tqdm.auto import tqdm
 
 from triptych.config import UserError, command
-from triptych.export import load_pipeline
+from triptych.export import chosen_classes, load_pipeline
 from triptych.figures import save_image_grid
 from triptych.schedules import scheduler_class
 from triptych.seeds import keyed_generator
@@ -26,8 +26,8 @@ from triptych.seeds import keyed_generator
 
 def main(
     pipeline: str,
-    output: Path,
-    classes: list[str | int] | None = None,
+    output: Path = Path("runs/generated"),
+    classes: list[str | int] | str | None = None,
     num_images_per_class: int = 10,
     seed: int = 0,
     batch_size: int = 50,
@@ -43,7 +43,7 @@ def main(
     Args:
         pipeline: folder of a saved pipeline, or a Hub id.
         output: folder for the PNGs, grid.png and settings.json.
-        classes: names or ids; all classes if not given.
+        classes: names or ids, separated by commas; all classes if not given.
         num_images_per_class: images of each class.
         seed: of the noise.
         batch_size: images drawn at once.
@@ -63,10 +63,7 @@ def main(
     pipe.set_progress_bar_config(disable=True)
     if scheduler is not None:
         pipe.scheduler = scheduler_class(scheduler).from_config(pipe.scheduler.config)
-    try:
-        ids = pipe.class_ids(classes or list(range(len(pipe.class_names))))
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    ids = chosen_classes(pipe, classes)
 
     order = [(class_id, k) for class_id in ids for k in range(num_images_per_class)]
     output.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Upload a saved pipeline, code and model card included, to the Hugging Face Hub.
 
 hf auth login
-python scripts/push_pipeline.py runs/diffusion_cifar10/pipeline --repo_id you/diffusion-cifar10
+python scripts/push_pipeline.py runs/diffusion_cifar10/pipeline you/diffusion-cifar10
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import sys
 import pytest
 import yaml
 from conftest import ROOT, flags
+from test_data import write_images
 
 from triptych.config import DiffusionConfig, UNetConfig, UserError, command, to_dict, write_yaml
 
@@ -142,6 +143,23 @@ def test_resuming_from_a_named_checkpoint_that_is_not_there(main):
         main(name="new", resume="runs/new/checkpoints/update_00000005")
 
 
+def test_a_corrupt_image_in_a_stream_costs_no_training(main, tmp_path):
+    """Only decoding finds it, in the middle of the first epoch; the run goes on once the file is mended."""
+    write_images(tmp_path / "set", count=16)
+    whole = (tmp_path / "set/dog/9.png").read_bytes()
+    (tmp_path / "set/dog/9.png").write_bytes(whole[:-60])
+    settings = {"name": "stream", "data__path": tmp_path / "set", "data__memory_limit_mb": 0, "batch_size": 1}
+    settings |= {"gradient_accumulation_steps": 1, "num_updates": 16, "seed": 1, "run__checkpoint_every": 100}
+    with pytest.raises(UserError, match=r"9\.png"):
+        main(**settings)
+    (saved,) = (tmp_path / "runs/stream/checkpoints").iterdir()
+    (tmp_path / "set/dog/9.png").write_bytes(whole)
+    main(**settings, resume="latest")
+    sessions = json.loads((tmp_path / "runs/stream/run.json").read_text())["sessions"]
+    assert sessions[1]["from_update"] == int(saved.name.split("_")[1]) > 0
+
+
+@pytest.mark.filterwarnings("ignore:.*no supported trackers")
 def test_trackers_that_are_not_there(main):
     with pytest.raises(UserError, match=r"run\.tracker 'abacus'.*tensorboard"):
         main(name="new", run__tracker="abacus")

@@ -12,6 +12,7 @@ from PIL import Image
 from test_pipeline import make_pipeline
 
 from triptych.config import DataConfig, UserError
+from triptych.export import chosen_classes, load_pipeline
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,18 @@ def test_generate(saved, script, tmp_path):
         main(saved, tmp_path / "a")
     main(saved, tmp_path / "a", classes=["frog"], num_images_per_class=1, scheduler="DDIM", overwrite=True)
     assert (tmp_path / "a/02_frog_00000.png").exists()
+
+
+def test_classes_from_the_command_line(saved):
+    pipeline = load_pipeline(saved)
+    assert chosen_classes(pipeline, None) == [0, 1, 2]
+    assert chosen_classes(pipeline, "frog, cat,1") == chosen_classes(pipeline, ["frog", "cat", 1]) == [2, 0, 1]
+    digits = make_pipeline()
+    digits.register_to_config(id2label={"0": "2", "1": "1", "2": "a, b"})
+    assert chosen_classes(digits, "2") == [0], "a name that is a number is a name"
+    assert chosen_classes(digits, "a, b") == [2], "a name with a comma is a name"
+    with pytest.raises(UserError, match="no class 'dog'"):
+        chosen_classes(pipeline, "dog,cat")
 
 
 def test_generate_refuses(saved, script, tmp_path):

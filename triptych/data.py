@@ -185,28 +185,29 @@ def _open_zip(path: Path, split: str) -> datasets.DatasetDict:
 
 def _open_from_hub(name: str, way_out: str) -> datasets.DatasetDict:
     """A Hub dataset, or its copy in the local cache when the Hub is out of reach."""
-    reachable = False
-    try:
-        if not datasets.config.HF_HUB_OFFLINE:
+    unreachable = "HF_HUB_OFFLINE is set" if datasets.config.HF_HUB_OFFLINE else None
+    if unreachable is None:
+        try:
             # load_dataset retries for minutes without a network; one small request tells us in seconds.
             HfApi().dataset_info(name, timeout=HUB_TIMEOUT_SECONDS)
-            reachable = True
-        return datasets.load_dataset(name, download_config=datasets.DownloadConfig(local_files_only=not reachable))
-    except (RepositoryNotFoundError, GatedRepoError) as error:
-        kind = "needs your consent on its page" if isinstance(error, GatedRepoError) else "is not on the Hub"
-        raise UserError(
-            f"data.path {name!r} is no folder here and {kind} (log in with `hf auth login` if it is private). {way_out}"
-        ) from None
-    except Exception as error:
-        if reachable:
-            raise
-        cached = _open_from_cache(name)
-        if cached is not None:
-            return cached
+        except (RepositoryNotFoundError, GatedRepoError) as error:
+            gated = isinstance(error, GatedRepoError)
+            kind = "needs your consent on its page" if gated else "is not on the Hub"
+            raise UserError(
+                f"data.path {name!r} is no folder here and {kind} (log in with `hf auth login` if it is private). "
+                f"{way_out}"
+            ) from None
+        except Exception as error:  # whatever the network does: refused, timed out, no address, a broken answer
+            unreachable = type(error).__name__
+    if unreachable is None:
+        return datasets.load_dataset(name)
+    cached = _open_from_cache(name)
+    if cached is None:
         raise UserError(
             f"data.path {name!r} is no folder here, and the Hugging Face Hub cannot be reached to look for it "
-            f"({type(error).__name__}), nor is it in the local cache. {way_out}"
-        ) from None
+            f"({unreachable}), nor is it in the local cache. {way_out}"
+        )
+    return cached
 
 
 def _open_from_cache(name: str) -> datasets.DatasetDict | None:

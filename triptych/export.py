@@ -61,6 +61,25 @@ def load_pipeline(folder: str, **kwargs: Any) -> DiffusionPipeline:
         raise UserError(f"{folder} could not be loaded: {' '.join(str(error).split())[:400]}") from error
 
 
+def chosen_classes(pipeline: Any, classes: list[str | int] | str | None) -> list[int]:
+    """Class ids from the command line: names or ids separated by commas, a list of them, or None for all.
+
+    Raises:
+        UserError: a class doesn't exist; the message lists those that do.
+    """
+    names = pipeline.class_names
+    if classes is None:
+        return list(range(len(names)))
+    if isinstance(classes, str):
+        classes = [classes] if classes in names else [part.strip() for part in classes.split(",")]
+    # "3" is a name where there is such a name (digits), an id otherwise.
+    parts = [int(c) if isinstance(c, str) and c.isdigit() and c not in names else c for c in classes]
+    try:
+        return pipeline.class_ids(parts)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
 def model_card(title: str, tags: list[str], facts: dict[str, Any], usage: str, notes: str) -> str:
     """A model card in the Hub's form: YAML header, usage, a table of `facts`, notes."""
     header = yaml.safe_dump({"library_name": "diffusers", "license": "apache-2.0", "tags": tags}, sort_keys=False)

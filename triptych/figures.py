@@ -49,7 +49,7 @@ def image_table(
     rows, columns = images.shape[:2]
     caption_height = 0.0 if captions is None else 0.2
     left = 0.0 if row_labels is None else 0.12 + 0.085 * max(map(len, row_labels))
-    top = 0.05 + (0.0 if column_labels is None else 0.22) + (0.0 if title is None else 0.3)
+    top = 0.05 + (0.0 if column_labels is None else 0.22) + (0.0 if title is None else 0.22)
     gap = 0.03
     width = left + columns * (cell + gap)
     height = top + rows * (cell + caption_height + gap)
@@ -66,7 +66,8 @@ def image_table(
             if column_labels is not None and r == 0:
                 axis.set_title(column_labels[c], fontsize=7, pad=3)
     if title is not None:
-        figure.text(0.5, 1 - 0.05 / height, title, ha="center", va="top", fontsize=9)
+        middle = left + columns * (cell + gap) / 2
+        figure.text(middle / width, 1 - 0.02 / height, title, ha="center", va="top", fontsize=9)
     return figure
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import signal
 import sys
@@ -25,6 +24,7 @@ from tqdm.auto import tqdm
 from triptych import checkpoints, machine
 from triptych.config import UserError, flatten, read_yaml, to_dict, write_yaml
 from triptych.data import BatchOrder, ImageSet, describe, make_loader, to_images
+from triptych.log import NotFinite, ScalarLog
 from triptych.seeds import keyed_generator, keyed_seed
 
 
@@ -81,9 +81,8 @@ class Run:
             machine.use_all_cores(config.run.num_threads, int(os.environ.get("LOCAL_WORLD_SIZE", self.num_processes)))
         self.update, self.step, self.updated = 0, 0, False
         self._seconds_before, self._clock, self._logged_at = 0.0, time.perf_counter(), time.perf_counter()
-        self._recorded: dict[str, list[tuple[int, torch.Tensor]]] = {}  # on the device, of this process
-        self._settled: dict[str, list[float]] = {}  # averaged over the processes, not yet in the log
-        self._log_bytes, self._signal = 0, 0
+        self._log = ScalarLog(self.folder, lambda x: self.accelerator.reduce(x, reduction="mean"), self.is_main)
+        self._signal = 0
         self._on_main(self._open_folder)
 
     # ---- beginning -------------------------------------------------------------------------------
@@ -186,9 +185,7 @@ class Run:
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(record, indent=2) + "\n")
         partial.replace(path)
-        # Rows written after the checkpoint we start from will be written again.
-        (self.folder / "log.jsonl").touch()
-        os.truncate(self.folder / "log.jsonl", self._log_bytes)
+        self._log.cut_back()
 
     # ---- steps -----------------------------------------------------------------------------------
 
@@ -230,6 +227,12 @@ class Run:
                     self.update += 1
                     bar.update()
                     self._after_update(bar)
+        except NotFinite as error:
+            raise self._explain(error) from None
+        except UserError:  # an image of a stream that cannot be decoded: what was learned so far is kept
+            if self.num_processes == 1 and self.step > 0 and self.step == self.update * accumulation:
+                self.save_checkpoint()
+            raise
         finally:
             bar.close()
             for number, handler in handlers.items():
@@ -290,52 +293,28 @@ class Run:
 
     def log(self, **values: torch.Tensor | float) -> None:
         """Record scalars of this step; their means over steps and processes are written every ``log_every`` updates."""
-        for key, value in values.items():
-            scalar = torch.as_tensor(value, device=self.device).detach().float()
-            self._recorded.setdefault(key, []).append((self.update + 1, scalar))
-
-    def _settle(self) -> None:
-        """Average over the processes what was recorded, and stop if a loss is not finite."""
-        for key, recorded in self._recorded.items():
-            if not recorded:
-                continue
-            column = torch.stack([scalar for _, scalar in recorded])
-            means = self.accelerator.reduce(column, reduction="mean").tolist()
-            for (update, _), value in zip(recorded, means, strict=True):
-                if key.startswith("loss") and not math.isfinite(value):
-                    kept = [c.name for c in checkpoints.listed(self.folder / "checkpoints")]
-                    raise UserError(
-                        f"{key} became {value} at update {update} of {self.folder}, and training stopped. The last "
-                        f"good checkpoint is kept ({kept[-1] if kept else 'there was none yet'}). A lower "
-                        f"optimizer.lr, more optimizer.num_warmup_updates or a smaller optimizer.max_grad_norm are "
-                        f"the usual mends; --mixed_precision no tells whether precision is the cause."
-                    )
-            self._settled.setdefault(key, []).extend(means)
-        self._recorded.clear()
+        self._log.record(self.update + 1, values, self.device)
 
     def _write_log(self, bar: tqdm) -> None:
-        self._settle()
-        means = {key: math.fsum(values) / len(values) for key, values in self._settled.items()}
-        self._settled.clear()
-        now, previous = (
-            time.perf_counter(),
-            (self.update - 1) // self.config.run.log_every * self.config.run.log_every,
-        )
+        means = self._log.take_means()
+        now, previous = time.perf_counter(), (self.update - 1) // self.config.run.log_every * self.config.run.log_every
         speed = self._images_in(self.update - previous) / (now - self._logged_at)
-        timing = {
-            "seconds": self.seconds,
-            "images_per_second": speed,
-            "peak_memory_mb": machine.peak_memory_mb(),
-        }
+        timing = {"seconds": self.seconds, "images_per_second": speed, "peak_memory_mb": machine.peak_memory_mb()}
         self._logged_at = now
+        self._log.write(
+            {"update": self.update, "images_seen": self.images_seen, **means}, {"update": self.update, **timing}
+        )
         self.accelerator.log(means | timing, step=self.update)
-        if not self.is_main:
-            return
-        for name, row in (("log", {"images_seen": self.images_seen} | means), ("timing", timing)):
-            with (self.folder / f"{name}.jsonl").open("a") as file:
-                file.write(json.dumps({"update": self.update} | row) + "\n")
-        self._log_bytes = (self.folder / "log.jsonl").stat().st_size
         bar.set_postfix({key: f"{value:.4g}" for key, value in means.items()}, refresh=False)
+
+    def _explain(self, error: NotFinite) -> UserError:
+        kept = [c.name for c in checkpoints.listed(self.folder / "checkpoints")]
+        return UserError(
+            f"{error} of {self.folder}, and training stopped. The last good checkpoint is kept "
+            f"({kept[-1] if kept else 'there was none yet'}). A lower optimizer.lr, more optimizer.num_warmup_updates "
+            f"or a smaller optimizer.max_grad_norm are the usual mends; --mixed_precision no tells whether precision "
+            f"is the cause."
+        )
 
     def _images_in(self, updates: int) -> int:
         return updates * self.config.batch_size * self.config.gradient_accumulation_steps * self.num_processes
@@ -362,8 +341,7 @@ class Run:
             "update": self.update,
             "step": self.step,
             "seconds": self.seconds,
-            "log_bytes": self._log_bytes,
-            "settled": self._settled,
+            "log": self._log.state_dict(),
             "images_per_step": self.config.batch_size * self.num_processes,
         }
 
@@ -376,11 +354,11 @@ class Run:
                 f"--num_processes and --batch_size so that the product stays."
             )
         self.update, self.step, self._seconds_before = state["update"], state["step"], state["seconds"]
-        self._log_bytes, self._settled = state["log_bytes"], dict(state["settled"])
+        self._log.load_state_dict(state["log"])
 
     def save_checkpoint(self) -> None:
         """Save everything a resumed run needs; a checkpoint is there whole or not at all."""
-        self._settle()
+        self._log.settle()
         folder = self.folder / "checkpoints"
         partial = folder / f".writing_{self.update:08d}"
         if self.is_main:
