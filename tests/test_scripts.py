@@ -103,6 +103,20 @@ def test_reverse_process(saved, script, tmp_path):
         main(saved, tmp_path / "x.png", classes=["dog"])
 
 
+def test_export_halves_and_still_loads(saved, script, tmp_path):
+    main = script("export_pipeline").main
+    (Path(saved) / "README.md").write_text("the card")
+    main(saved, tmp_path / "half")
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    assert (tmp_path / "half" / weights).stat().st_size < 0.6 * (Path(saved) / weights).stat().st_size
+    assert (tmp_path / "half/README.md").read_text() == "the card"
+    whole, half = load_pipeline(saved), load_pipeline(str(tmp_path / "half"))
+    for a, b in zip(whole.unet.parameters(), half.unet.parameters(), strict=True):
+        assert b.dtype == a.dtype and (a - b).abs().max() < 2e-3
+    with pytest.raises(UserError, match="not empty"):
+        main(saved, tmp_path / "half")
+
+
 def test_push_without_a_hub(saved, script, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     main = script("push_pipeline").main

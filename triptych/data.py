@@ -443,5 +443,4 @@ def describe(images: ImageSet) -> dict[str, Any]:
         "image_size": images.image_size,
         "class_names": images.class_names,
         "num_skipped": images.num_skipped,
-        "in_memory": images.in_memory,
     }

@@ -154,7 +154,7 @@ class Run:
         self._on_main(self._begin_session)
         if self.config.run.tracker:
             settings = {key: str(value) for key, value in flatten(to_dict(self.config)).items()}
-            self.accelerator.init_trackers("tracker", settings)
+            self.accelerator.init_trackers("triptych", settings)
         return prepared
 
     def _begin_session(self) -> None:

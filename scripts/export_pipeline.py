@@ -1,0 +1,38 @@
+"""Copy a saved pipeline in half precision: half the size, to ship or to upload. It still loads in single precision.
+
+python scripts/export_pipeline.py runs/diffusion_cifar10/pipeline pretrained/cifar10-class-conditional
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from triptych.config import UserError, command
+from triptych.export import load_pipeline, save_pipeline
+
+
+def main(
+    pipeline: str, output: Path, dtype: Literal["float16", "bfloat16", "float32"] = "float16", overwrite: bool = False
+) -> None:
+    """Copy a pipeline.
+
+    Args:
+        pipeline: folder of a saved pipeline.
+        output: folder of the copy; the model card comes along.
+        dtype: precision of the copy's weights.
+        overwrite: replace an output folder that already holds something.
+    """
+    if output.exists() and any(output.iterdir()) and not overwrite:
+        raise UserError(f"{output} is not empty. Choose another one, or say --overwrite true.")
+    pipe = load_pipeline(pipeline).to(getattr(torch, dtype))
+    card = Path(pipeline) / "README.md"
+    save_pipeline(pipe, output, card.read_text() if card.exists() else "")
+    size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
+    print(f"{output}: {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    command(main)
