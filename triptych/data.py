@@ -313,6 +313,9 @@ class _Records:
     def decode(self, index: int) -> np.ndarray:
         """Row `index` as uint8 (C, H, W)."""
         with self._open(index) as image:
+            image = ImageOps.exif_transpose(image)  # cameras store how they were held
+            if image.mode.startswith("I"):  # 16 bits a pixel; convert() would cut everything above 255
+                image = Image.fromarray((np.asarray(image) / 257).round().clip(0, 255).astype(np.uint8))
             # Transparency is laid on white, as a viewer shows it; a bare convert() would uncover hidden colours.
             if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
                 image = image.convert("RGBA")

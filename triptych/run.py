@@ -73,10 +73,8 @@ class Run:
                 f"run.tracker to tensorboard, or to null for log.jsonl alone."
             )
         self.device, self.is_main = self.accelerator.device, self.accelerator.is_main_process
-        self.num_processes, self.process_index = (
-            self.accelerator.num_processes,
-            self.accelerator.process_index,
-        )
+        self.num_processes = self.accelerator.num_processes
+        self.process_index = self.accelerator.process_index
         if self.device.type == "cpu":
             machine.use_all_cores(config.run.num_threads, int(os.environ.get("LOCAL_WORLD_SIZE", self.num_processes)))
         self.update, self.step, self.updated = 0, 0, False
@@ -199,15 +197,8 @@ class Run:
         """
         config, accumulation = self.config, self.config.gradient_accumulation_steps
         stop = config.num_updates * accumulation
-        order = BatchOrder(
-            len(self._images),
-            config.batch_size,
-            config.seed,
-            self.step,
-            stop,
-            self.process_index,
-            self.num_processes,
-        )
+        share = {"process_index": self.process_index, "num_processes": self.num_processes}
+        order = BatchOrder(len(self._images), config.batch_size, config.seed, start=self.step, stop=stop, **share)
         silent = not (self.is_main and config.run.progress)
         bar = tqdm(total=config.num_updates, initial=self.update, disable=silent, unit="update", dynamic_ncols=True)
         handlers = {number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -218,10 +209,8 @@ class Run:
                 torch.manual_seed(keyed_seed("dropout", config.seed, self.step, self.process_index))
                 self.updated = (self.step + 1) % accumulation == 0
                 pixels, labels = batch["pixels"], batch["labels"]
-                yield (
-                    to_images(pixels.to(self.device, non_blocking=True)),
-                    labels.to(self.device, non_blocking=True),
-                )
+                x0 = to_images(pixels.to(self.device, non_blocking=True))
+                yield x0, labels.to(self.device, non_blocking=True)
                 self.step += 1
                 if self.updated:
                     self.update += 1
