@@ -12,7 +12,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DModel
-from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 
 from models.pipeline_class_conditional import ClassConditionalPipeline
@@ -28,7 +27,7 @@ from triptych.losses import (
     min_snr_weight,
     prediction_target,
 )
-from triptych.optimizers import make_optimizers
+from triptych.optimizers import make_lr_schedulers, make_optimizers
 from triptych.run import Run
 from triptych.schedules import make_noise_scheduler, scheduler_class
 
@@ -47,15 +46,7 @@ def main(config: DiffusionConfig) -> None:
     prediction_type = config.schedule.prediction_type
 
     optimizers = make_optimizers(unet, config.optimizer, ends=("conv_in", "conv_out", "time_embed", "class_embed"))
-    lr_schedulers = [
-        get_scheduler(
-            config.optimizer.lr_schedule,
-            optimizer,
-            num_warmup_steps=config.optimizer.num_warmup_updates,
-            num_training_steps=config.num_updates,
-        )
-        for optimizer in optimizers
-    ]
+    lr_schedulers = make_lr_schedulers(optimizers, config.optimizer, config.num_updates)
     ema = EMAModel(unet.parameters(), decay=config.ema.decay, use_ema_warmup=True, power=config.ema.power, foreach=True)
     unet, *optimizers = run.prepare(images, [ema, *lr_schedulers], unet, *optimizers)
 

@@ -269,6 +269,67 @@ class DiffusionConfig:
         check(self.min_snr_gamma is None or self.min_snr_gamma > 0, "min_snr_gamma must be positive")
 
 
+@dataclass(frozen=True)
+class VaeModelConfig:
+    """The network of ``models/vae.py``; image size and channels are those of the data."""
+
+    latent_dim: int = 2
+    # residual convolutions, or the textbook's one hidden layer each way
+    architecture: Literal["conv", "mlp"] = "conv"
+    # "conv": widths at half and at quarter resolution
+    hidden_channels: tuple[int, int] = (64, 128)
+    layers_per_block: int = 1
+    # "mlp": the hidden layer; "conv": the layer around the latent variables
+    hidden_dim: int = 256
+    # false = a plain autoencoder: no sampling, no KL
+    variational: bool = True
+
+    def __post_init__(self) -> None:
+        check(self.latent_dim >= 1, "model.latent_dim must be at least 1")
+        check(all(c >= 8 and c % 8 == 0 for c in self.hidden_channels), "model.hidden_channels: multiples of 8")
+        check(self.layers_per_block >= 0, "model.layers_per_block must be 0 or more")
+        check(self.hidden_dim >= 1, "model.hidden_dim must be at least 1")
+
+
+@dataclass(frozen=True)
+class VaeConfig:
+    """Variational autoencoder: ``scripts/train_vae.py``."""
+
+    # the run's name, and its folder's
+    name: str = "vae"
+    # "latest", or the folder of one checkpoint; null = start a new run
+    resume: str | None = None
+    data: DataConfig = field(default_factory=DataConfig)
+    model: VaeModelConfig = field(default_factory=VaeModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    ema: EmaConfig = field(default_factory=lambda: EmaConfig(decay=0.999))
+    run: RunConfig = field(default_factory=RunConfig)
+    # p(x | z): Bernoulli on grey pixels, on pixels drawn black or white anew each time, or Gaussian
+    likelihood: Literal["bernoulli", "binarized_bernoulli", "gaussian"] = "bernoulli"
+    # standard deviation of the Gaussian, pixels in [0, 1]; null = learned, one number (Rybkin et al. 2021)
+    sigma: float | None = None
+    # weight of the KL (Higgins et al. 2017) and the updates over which it grows from 0 (Bowman et al. 2016)
+    kl_weight: float = 1.0
+    num_kl_warmup_updates: int = 0
+    # nats each latent dimension may spend for nothing (Kingma et al. 2016)
+    free_bits: float = 0.0
+    # images per process and forward pass
+    batch_size: int = 128
+    gradient_accumulation_steps: int = 1
+    num_updates: int = 10_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check(bool(re.fullmatch(r"[\w.-]+", self.name)), "name may hold letters, digits, '.', '_' and '-' only")
+        check(self.sigma is None or self.sigma > 0, "sigma must be positive")
+        check(self.kl_weight >= 0, "kl_weight must be 0 or more")
+        check(self.num_kl_warmup_updates >= 0, "num_kl_warmup_updates must be 0 or more")
+        check(self.free_bits >= 0, "free_bits must be 0 or more")
+        check(self.batch_size >= 1, "batch_size must be at least 1")
+        check(self.gradient_accumulation_steps >= 1, "gradient_accumulation_steps must be at least 1")
+        check(self.num_updates >= 1, "num_updates must be at least 1")
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """A dataclass as plain nested dicts and lists, ready for YAML; what ``--config`` reads back."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import torch
+from diffusers.optimization import get_scheduler
 
 from triptych.config import OptimizerConfig
 
@@ -63,3 +64,11 @@ def make_optimizers(
         return [adamw]
     settings = {"lr": config.muon_lr, "weight_decay": config.weight_decay, "momentum": config.muon_momentum}
     return [adamw, KernelMuon(hidden.values(), **settings)]
+
+
+def make_lr_schedulers(
+    optimizers: Sequence[torch.optim.Optimizer], config: OptimizerConfig, num_updates: int
+) -> list[torch.optim.lr_scheduler.LRScheduler]:
+    """Warm-up and decay for each optimizer, to be stepped once an update (shapes of ``diffusers.optimization``)."""
+    steps = {"num_warmup_steps": config.num_warmup_updates, "num_training_steps": num_updates}
+    return [get_scheduler(config.lr_schedule, optimizer, **steps) for optimizer in optimizers]

@@ -254,9 +254,9 @@ class Run:
         """Unit Gaussian noise of this step, (size, *rest)."""
         return self._share(torch.randn, size, *rest)
 
-    def rand(self, size: int) -> torch.Tensor:
-        """Uniform numbers in [0, 1) of this step, (size,)."""
-        return self._share(torch.rand, size)
+    def rand(self, size: int, *rest: int) -> torch.Tensor:
+        """Uniform numbers in [0, 1) of this step, (size, *rest)."""
+        return self._share(torch.rand, size, *rest)
 
     def randint(self, high: int, size: int) -> torch.Tensor:
         """Uniform integers in [0, high) of this step, (size,)."""

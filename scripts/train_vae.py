@@ -1,0 +1,144 @@
+"""Train a variational autoencoder (Kingma & Welling 2014), or a plain autoencoder (--model.variational false).
+
+    accelerate launch --config_file accelerate_config.yaml scripts/train_vae.py --config configs/demo/vae_digits.yaml
+
+Add --resume latest to continue, --data.path FOLDER for a local copy, --print_config to see every setting.
+Writes runs/<name>/: log.jsonl (every part of the loss, in nats per image), checkpoints/, samples/, and pipeline/.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import torch
+from diffusers.training_utils import EMAModel
+
+from models.pipeline_vae import VAEPipeline
+from models.vae import VAE
+from triptych.config import UserError, VaeConfig, command
+from triptych.data import ImageSet, load_images, to_images
+from triptych.export import averaged_weights, model_card, save_pipeline
+from triptych.figures import save_image_grid
+from triptych.losses import bernoulli_nll, free_bits, gaussian_nll, kl_to_standard_normal
+from triptych.optimizers import make_lr_schedulers, make_optimizers
+from triptych.run import Run
+
+COLUMNS = 12  # of the grids drawn while training
+
+
+def main(config: VaeConfig) -> None:
+    run = Run(config)
+    images = load_images(config.data)
+
+    torch.manual_seed(config.seed)
+    vae = make_model(config, images).to(run.device)
+    optimizers = make_optimizers(vae, config.optimizer)
+    lr_schedulers = make_lr_schedulers(optimizers, config.optimizer, config.num_updates)
+    ema = EMAModel(vae.parameters(), decay=config.ema.decay, use_ema_warmup=True, power=config.ema.power, foreach=True)
+    vae, *optimizers = run.prepare(images, [ema, *lr_schedulers], vae, *optimizers)
+
+    # Kingma & Welling 2014, algorithm 1.
+    for x, _ in run.batches():  # (B, C, H, W) in [-1, 1]
+        with run.accumulate(vae):
+            pixels = (x + 1) / 2  # what p(x | z) describes, in [0, 1]
+            if config.likelihood == "binarized_bernoulli":
+                pixels = (run.rand(*pixels.shape) < pixels).float()
+                x = 2 * pixels - 1
+            eps = run.randn(len(x), config.model.latent_dim)  # eps ~ N(0, I)
+            logits, posterior = vae(x, eps)  # z = mu + sigma eps ~ q(z | x), then p(x | z)
+
+            log_sigma = run.accelerator.unwrap_model(vae).log_sigma
+            reconstruction = negative_log_likelihood(config, logits, pixels, log_sigma).mean()
+            loss = reconstruction
+            if config.model.variational:  # -ELBO = E_q[-log p(x | z)] + KL(q(z | x) || p(z)), eq. 3
+                kl = kl_to_standard_normal(posterior.mean, posterior.logvar)  # (B, D)
+                kl_weight = config.kl_weight * min(1.0, (run.update + 1) / max(1, config.num_kl_warmup_updates))
+                loss = reconstruction + kl_weight * free_bits(kl, config.free_bits)
+                run.log(kl=kl.sum(1).mean(), neg_elbo=reconstruction + kl.sum(1).mean(), kl_weight=kl_weight)
+
+            run.accelerator.backward(loss)
+            run.log(loss=loss, reconstruction=reconstruction, lr=optimizers[0].param_groups[0]["lr"])
+            if run.updated and config.optimizer.max_grad_norm is not None:
+                run.log(grad_norm=run.accelerator.clip_grad_norm_(vae.parameters(), config.optimizer.max_grad_norm))
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+        if run.updated:
+            for lr_scheduler in lr_schedulers:
+                lr_scheduler.step()
+            ema.step(vae.parameters())
+        if run.due(config.run.sample_every) and run.is_main:
+            with averaged_weights(ema, run.accelerator.unwrap_model(vae)) as averaged:
+                draw_samples(VAEPipeline(averaged), images, run)
+
+    if run.is_main:
+        with averaged_weights(ema, run.accelerator.unwrap_model(vae)) as averaged:
+            folder = run.folder / "pipeline"
+            save_pipeline(VAEPipeline(averaged), folder, card=describe(config, run, averaged))
+            print(f"Saved the pipeline to {folder}, samples in {run.folder / 'samples'}.")
+    run.finish()
+
+
+def make_model(config: VaeConfig, images: ImageSet) -> VAE:
+    learn_sigma = config.likelihood == "gaussian" and config.sigma is None
+    settings = dataclasses.asdict(config.model)
+    try:
+        return VAE(images.image_size, images.channels, learn_sigma=learn_sigma, **settings)
+    except ValueError as error:
+        raise UserError(f"model: {error} Set data.image_size, or another model.architecture.") from None
+
+
+def negative_log_likelihood(
+    config: VaeConfig, logits: torch.Tensor, pixels: torch.Tensor, log_sigma: torch.Tensor | None
+) -> torch.Tensor:
+    """-log p(x | z) in nats: (B, C, H, W), (B, C, H, W), () -> (B,)."""
+    if config.likelihood != "gaussian":
+        return bernoulli_nll(logits, pixels)
+    if log_sigma is None:
+        log_sigma = torch.tensor(math.log(config.sigma), device=logits.device)
+    return gaussian_nll(logits.sigmoid(), pixels, log_sigma)
+
+
+def draw_samples(pipeline: VAEPipeline, images: ImageSet, run: Run) -> None:
+    """A row of images, a row of their reconstructions, two rows drawn from the prior; the same ones every time."""
+    originals = to_images(images.__getitems__(range(COLUMNS))["pixels"]) / 2 + 0.5
+    drawn = pipeline(2 * COLUMNS, generator=torch.Generator().manual_seed(run.config.seed), output_type="np").images
+    rows = [
+        originals.permute(0, 2, 3, 1).numpy(),
+        pipeline.reconstruct(originals, "np"),
+        drawn[:COLUMNS],
+        drawn[COLUMNS:],
+    ]
+    labels = ["image", "reconstruction", "prior", "prior"]
+    save_image_grid(np.stack(rows), run.folder / "samples" / f"update_{run.update + 1:08d}.png", row_labels=labels)
+
+
+def describe(config: VaeConfig, run: Run, vae: VAE) -> str:
+    facts = {
+        "data": config.data.path,
+        "latent dimensions": config.model.latent_dim,
+        "architecture": config.model.architecture + ("" if config.model.variational else ", plain autoencoder"),
+        "likelihood": config.likelihood,
+        "parameters": f"{sum(p.numel() for p in vae.parameters()):,}",
+        "updates": f"{run.update:,}",
+        "images seen": f"{run.images_seen:,}",
+        "minutes": f"{run.seconds / 60:.1f}",
+        "device": run.device_name,
+        "precision": run.accelerator.mixed_precision,
+        "seed": config.seed,
+    }
+    usage = (
+        "from diffusers import DiffusionPipeline\n\n"
+        'pipeline = DiffusionPipeline.from_pretrained("<this folder or repository>", trust_remote_code=True)\n'
+        "image = pipeline().images[0]                  # from the prior\n"
+        "mean, logvar = pipeline.encode(images)        # (B, C, H, W) in [0, 1] -> (B, latent_dim)\n"
+        "again = pipeline.reconstruct(images)"
+    )
+    notes = "Trained with Triptych's `scripts/train_vae.py`."
+    return model_card(f"{config.name}: variational autoencoder", ["vae"], facts, usage, notes)
+
+
+if __name__ == "__main__":
+    command(main, VaeConfig)
