@@ -231,26 +231,40 @@ class SamplingConfig:
 
 
 @dataclass(frozen=True)
-class DiffusionConfig:
-    """Class-conditional diffusion: ``scripts/train_diffusion.py``."""
+class ExperimentConfig:
+    """What every experiment has."""
 
     # the run's name, and its folder's
-    name: str = "diffusion"
+    name: str = "experiment"
     # "latest", or the folder of one checkpoint; null = start a new run
     resume: str | None = None
     data: DataConfig = field(default_factory=DataConfig)
-    unet: UNetConfig = field(default_factory=UNetConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
     run: RunConfig = field(default_factory=RunConfig)
     # images per process and forward pass; an update sees batch_size * gradient_accumulation_steps * processes
     batch_size: int = 128
     gradient_accumulation_steps: int = 1
     # optimizer updates in all
-    num_updates: int = 200_000
+    num_updates: int = 10_000
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check(bool(re.fullmatch(r"[\w.-]+", self.name)), "name may hold letters, digits, '.', '_' and '-' only")
+        check(self.batch_size >= 1, "batch_size must be at least 1")
+        check(self.gradient_accumulation_steps >= 1, "gradient_accumulation_steps must be at least 1")
+        check(self.num_updates >= 1, "num_updates must be at least 1")
+
+
+@dataclass(frozen=True)
+class DiffusionConfig(ExperimentConfig):
+    """Class-conditional diffusion: ``scripts/train_diffusion.py``."""
+
+    name: str = "diffusion"
+    num_updates: int = 200_000
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
     # fold p x p pixels into channels before the network: cheaper by about p^2 (1 = off)
     pixel_unshuffle: int = 1
     # fraction of labels replaced by the null class, so that one network learns both (Ho & Salimans 2022)
@@ -260,10 +274,7 @@ class DiffusionConfig:
     horizontal_flip: bool = False
 
     def __post_init__(self) -> None:
-        check(bool(re.fullmatch(r"[\w.-]+", self.name)), "name may hold letters, digits, '.', '_' and '-' only")
-        check(self.batch_size >= 1, "batch_size must be at least 1")
-        check(self.gradient_accumulation_steps >= 1, "gradient_accumulation_steps must be at least 1")
-        check(self.num_updates >= 1, "num_updates must be at least 1")
+        super().__post_init__()
         check(self.pixel_unshuffle >= 1, "pixel_unshuffle must be at least 1")
         check(0 <= self.label_dropout < 1, "label_dropout must lie in [0, 1)")
         check(self.min_snr_gamma is None or self.min_snr_gamma > 0, "min_snr_gamma must be positive")
@@ -292,18 +303,12 @@ class VaeModelConfig:
 
 
 @dataclass(frozen=True)
-class VaeConfig:
+class VaeConfig(ExperimentConfig):
     """Variational autoencoder: ``scripts/train_vae.py``."""
 
-    # the run's name, and its folder's
     name: str = "vae"
-    # "latest", or the folder of one checkpoint; null = start a new run
-    resume: str | None = None
-    data: DataConfig = field(default_factory=DataConfig)
     model: VaeModelConfig = field(default_factory=VaeModelConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     ema: EmaConfig = field(default_factory=lambda: EmaConfig(decay=0.999))
-    run: RunConfig = field(default_factory=RunConfig)
     # p(x | z): Bernoulli on grey pixels, on pixels drawn black or white anew each time, or Gaussian
     likelihood: Literal["bernoulli", "binarized_bernoulli", "gaussian"] = "bernoulli"
     # standard deviation of the Gaussian, pixels in [0, 1]; null = learned, one number (Rybkin et al. 2021)
@@ -313,21 +318,13 @@ class VaeConfig:
     num_kl_warmup_updates: int = 0
     # nats each latent dimension may spend for nothing (Kingma et al. 2016)
     free_bits: float = 0.0
-    # images per process and forward pass
-    batch_size: int = 128
-    gradient_accumulation_steps: int = 1
-    num_updates: int = 10_000
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        check(bool(re.fullmatch(r"[\w.-]+", self.name)), "name may hold letters, digits, '.', '_' and '-' only")
+        super().__post_init__()
         check(self.sigma is None or self.sigma > 0, "sigma must be positive")
         check(self.kl_weight >= 0, "kl_weight must be 0 or more")
         check(self.num_kl_warmup_updates >= 0, "num_kl_warmup_updates must be 0 or more")
         check(self.free_bits >= 0, "free_bits must be 0 or more")
-        check(self.batch_size >= 1, "batch_size must be at least 1")
-        check(self.gradient_accumulation_steps >= 1, "gradient_accumulation_steps must be at least 1")
-        check(self.num_updates >= 1, "num_updates must be at least 1")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

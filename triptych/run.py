@@ -22,7 +22,7 @@ from accelerate.utils import broadcast_object_list, parse_flag_from_env
 from tqdm.auto import tqdm
 
 from triptych import checkpoints, machine
-from triptych.config import UserError, flatten, read_yaml, to_dict, write_yaml
+from triptych.config import ExperimentConfig, UserError, flatten, read_yaml, to_dict, write_yaml
 from triptych.data import BatchOrder, ImageSet, describe, make_loader, to_images
 from triptych.log import NotFinite, ScalarLog
 from triptych.seeds import keyed_generator, keyed_seed
@@ -36,8 +36,7 @@ class Run:
     (the clock and the memory), ``checkpoints/``, ``samples/`` and, at the end, ``pipeline/``.
 
     Args:
-        config: the experiment; its ``name``, ``seed``, ``batch_size``, ``gradient_accumulation_steps``,
-            ``num_updates``, ``data`` and ``run`` are used here.
+        config: the experiment; only what every experiment has is used here.
 
     Attributes:
         update: optimizer updates done.
@@ -48,7 +47,7 @@ class Run:
         UserError: the folder holds another run, or one that `config` does not fit.
     """
 
-    def __init__(self, config: Any):
+    def __init__(self, config: ExperimentConfig):
         self.config, self.kind = config, type(config).__name__
         self.folder = Path(config.run.output_dir) / config.name
         # accelerate joins several CPU processes (gloo) only when told that it is on a CPU.
