@@ -36,11 +36,14 @@ class VAEPipeline(DiffusionPipeline):
 
     Args:
         vae: the ``VAE`` of ``models/vae.py``.
+        likelihood: what p(x | z) was trained as: "bernoulli", "binarized_bernoulli" or "gaussian".
+        sigma: standard deviation of the Gaussian, unless the network learned it.
     """
 
-    def __init__(self, vae: ModelMixin):
+    def __init__(self, vae: ModelMixin, likelihood: str = "bernoulli", sigma: float | None = None):
         super().__init__()
         self.register_modules(vae=vae)
+        self.register_to_config(likelihood=likelihood, sigma=sigma)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

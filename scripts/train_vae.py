@@ -21,7 +21,7 @@ from triptych.config import UserError, VaeConfig, command
 from triptych.data import ImageSet, load_images, to_images
 from triptych.export import averaged_weights, model_card, save_pipeline
 from triptych.figures import save_image_grid
-from triptych.losses import bernoulli_nll, free_bits, gaussian_nll, kl_to_standard_normal
+from triptych.losses import free_bits, kl_to_standard_normal, negative_log_likelihood
 from triptych.optimizers import make_lr_schedulers, make_optimizers
 from triptych.run import Run
 
@@ -39,6 +39,7 @@ def main(config: VaeConfig) -> None:
     ema = EMAModel(vae.parameters(), decay=config.ema.decay, use_ema_warmup=True, power=config.ema.power, foreach=True)
     vae, *optimizers = run.prepare(images, [ema, *lr_schedulers], vae, *optimizers)
 
+    fixed_log_sigma = torch.tensor(math.log(config.sigma or 1.0), device=run.device)
     # Kingma & Welling 2014, algorithm 1.
     for x, _ in run.batches():  # (B, C, H, W) in [-1, 1]
         with run.accumulate(vae):
@@ -49,8 +50,8 @@ def main(config: VaeConfig) -> None:
             eps = run.randn(len(x), config.model.latent_dim)  # eps ~ N(0, I)
             logits, posterior = vae(x, eps)  # z = mu + sigma eps ~ q(z | x), then p(x | z)
 
-            log_sigma = run.accelerator.unwrap_model(vae).log_sigma
-            reconstruction = negative_log_likelihood(config, logits, pixels, log_sigma).mean()
+            log_sigma = fixed_log_sigma if config.sigma else run.accelerator.unwrap_model(vae).log_sigma
+            reconstruction = negative_log_likelihood(config.likelihood, logits, pixels, log_sigma).mean()
             loss = reconstruction
             if config.model.variational:  # -ELBO = E_q[-log p(x | z)] + KL(q(z | x) || p(z)), eq. 3
                 kl = kl_to_standard_normal(posterior.mean, posterior.logvar)  # (B, D)
@@ -71,12 +72,13 @@ def main(config: VaeConfig) -> None:
             ema.step(vae.parameters())
         if run.due(config.run.sample_every) and run.is_main:
             with averaged_weights(ema, run.accelerator.unwrap_model(vae)) as averaged:
-                draw_samples(VAEPipeline(averaged), images, run)
+                draw_samples(VAEPipeline(averaged, config.likelihood, config.sigma), images, run)
 
     if run.is_main:
         with averaged_weights(ema, run.accelerator.unwrap_model(vae)) as averaged:
             folder = run.folder / "pipeline"
-            save_pipeline(VAEPipeline(averaged), folder, card=describe(config, run, averaged))
+            pipeline = VAEPipeline(averaged, config.likelihood, config.sigma)
+            save_pipeline(pipeline, folder, card=describe(config, run, averaged))
             print(f"Saved the pipeline to {folder}, samples in {run.folder / 'samples'}.")
     run.finish()
 
@@ -88,17 +90,6 @@ def make_model(config: VaeConfig, images: ImageSet) -> VAE:
         return VAE(images.image_size, images.channels, learn_sigma=learn_sigma, **settings)
     except ValueError as error:
         raise UserError(f"model: {error} Set data.image_size, or another model.architecture.") from None
-
-
-def negative_log_likelihood(
-    config: VaeConfig, logits: torch.Tensor, pixels: torch.Tensor, log_sigma: torch.Tensor | None
-) -> torch.Tensor:
-    """-log p(x | z) in nats: (B, C, H, W), (B, C, H, W), () -> (B,)."""
-    if config.likelihood != "gaussian":
-        return bernoulli_nll(logits, pixels)
-    if log_sigma is None:
-        log_sigma = torch.tensor(math.log(config.sigma), device=logits.device)
-    return gaussian_nll(logits.sigmoid(), pixels, log_sigma)
 
 
 def draw_samples(pipeline: VAEPipeline, images: ImageSet, run: Run) -> None:

@@ -58,7 +58,7 @@ def test_public_functions_are_documented():
 
 def test_requirements_are_imported():
     """Every runtime dependency is used, and every third-party import is a dependency."""
-    named = {"pyyaml": "yaml", "pillow": "PIL", "scikit-learn": "sklearn"}
+    named = {"pyyaml": "yaml", "pillow": "PIL", "scikit-learn": "sklearn", "scikit-image": "skimage"}
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     names = [re.match(r"[\w-]+", line).group().lower() for line in lines if re.match(r"[a-zA-Z]", line)]
     required = {named.get(name, name.replace("-", "_")) for name in names}

@@ -17,7 +17,8 @@ from torch.distributions import Bernoulli, Independent, MultivariateNormal, Norm
 
 from models.pipeline_vae import VAEPipeline
 from models.vae import VAE, Posterior
-from triptych.config import UserError, VaeConfig, command
+from triptych.config import DataConfig, UserError, VaeConfig, command
+from triptych.data import load_images
 from triptych.losses import bernoulli_nll, free_bits, gaussian_nll, importance_weighted_bound, kl_to_standard_normal
 from triptych.run import Run
 
@@ -245,9 +246,50 @@ def test_every_part_of_the_loss_is_logged_apart(main, tmp_path, likelihood):
     assert (pipeline.vae.log_sigma is not None) == (likelihood == "gaussian")
 
 
-def test_a_plain_autoencoder_has_no_kl(main):
+def test_a_plain_autoencoder_has_no_kl(main, tmp_path):
     rows = main(name="ae", model__variational="false")
     assert all(row["loss"] == row["reconstruction"] and "kl" not in row for row in rows)
+    importlib.import_module("score_vae").main(str(tmp_path / "runs/ae/pipeline"))
+    assert "kl" not in json.loads((tmp_path / "runs/ae/scores.json").read_text())
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "binarized_bernoulli", "gaussian"])
+def test_scores(main, tmp_path, likelihood):
+    """Against the same quantities computed here from the pipeline's own answers."""
+    main(
+        name="x",
+        likelihood=likelihood,
+        num_updates=60,
+        optimizer__lr=3e-3,
+        sigma="0.3" if "g" in likelihood else "null",
+    )
+    score = importlib.import_module("score_vae").main
+    folder = str(tmp_path / "runs/x/pipeline")
+    score(folder, num_importance_samples=20)
+    scores = json.loads((tmp_path / "runs/x/scores.json").read_text())
+    score(folder, num_importance_samples=200, output=tmp_path / "more.json")
+    more = json.loads((tmp_path / "more.json").read_text())
+    assert scores["n"] == 360 and len(scores["kl_per_dimension"]) == 2
+    assert scores["neg_elbo"] == pytest.approx(scores["reconstruction"] + sum(scores["kl_per_dimension"]), rel=1e-5)
+    assert more["importance_weighted_nll"] <= scores["importance_weighted_nll"] + 0.01 <= scores["neg_elbo"] + 0.02
+    if likelihood == "bernoulli":
+        pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
+        test = load_images(DataConfig(split="test")).__getitems__(range(360))["pixels"] / 255
+        mean, logvar = pipeline.encode(test)
+        assert scores["mse"] == pytest.approx((pipeline.reconstruct(test) - test).square().mean().item(), rel=1e-4)
+        kl = kl_divergence(Normal(mean, (0.5 * logvar).exp()), Normal(0.0, 1.0)).mean(0)
+        assert scores["kl_per_dimension"] == pytest.approx(kl.tolist(), rel=1e-4)
+        mse = (pipeline.reconstruct(test) - test).square().flatten(1).mean(1)
+        assert scores["psnr"] == pytest.approx(-10 * mse.log10().mean().item(), rel=1e-4)
+
+
+def test_scoring_refuses(main, tmp_path):
+    main(name="x", num_updates=1)
+    score = importlib.import_module("score_vae").main
+    with pytest.raises(UserError, match="the data has"):
+        score(str(tmp_path / "runs/x/pipeline"), DataConfig(image_size=12))
+    with pytest.raises(UserError, match="does not exist"):
+        score(str(tmp_path / "nothing"))
 
 
 def test_training_learns(main):

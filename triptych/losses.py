@@ -105,6 +105,15 @@ def gaussian_nll(mean: torch.Tensor, pixels: torch.Tensor, log_sigma: torch.Tens
     return (0.5 * (error + math.log(2 * math.pi)) + log_sigma).flatten(1).sum(1)
 
 
+def negative_log_likelihood(
+    likelihood: str, logits: torch.Tensor, pixels: torch.Tensor, log_sigma: torch.Tensor | None = None
+) -> torch.Tensor:
+    """-log p(x | z) for "bernoulli", "binarized_bernoulli" or "gaussian": (B, C, H, W), (B, C, H, W), () -> (B,)."""
+    if likelihood == "gaussian":
+        return gaussian_nll(logits.sigmoid(), pixels, log_sigma)
+    return bernoulli_nll(logits, pixels)
+
+
 def kl_to_standard_normal(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
     """KL(q(z | x) || N(0, I)) of each dimension: (B, D), (B, D) -> (B, D) (Kingma & Welling 2014, appendix B)."""
     return 0.5 * (mean.square() + logvar.exp() - 1 - logvar)
