@@ -283,6 +283,20 @@ def test_scores(main, tmp_path, likelihood):
         assert scores["psnr"] == pytest.approx(-10 * mse.log10().mean().item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("latent_dim", [1, 2, 3])
+def test_drawing(main, tmp_path, latent_dim):
+    main(name="x", num_updates=2, run__log_every=1, model__latent_dim=latent_dim)
+    draw = importlib.import_module("draw_vae").main
+    draw(str(tmp_path / "runs/x/pipeline"), output=tmp_path / "figures", num_images=60, perplexity=5, plane_side=4)
+    made = {path.stem for path in (tmp_path / "figures").iterdir()}
+    always = {"latent_space", "reconstructions", "interpolations", "prior_samples", "learning_curves"}
+    assert made == always | ({"latent_plane"} if latent_dim == 2 else set())
+    if latent_dim == 3:
+        with pytest.raises(UserError, match=r"perplexity 80 must be smaller than the sample \(60 images\)"):
+            draw(str(tmp_path / "runs/x/pipeline"), output=tmp_path / "no", num_images=60, perplexity=80)
+        assert not (tmp_path / "no").exists()
+
+
 def test_scoring_refuses(main, tmp_path):
     main(name="x", num_updates=1)
     score = importlib.import_module("score_vae").main

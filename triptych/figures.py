@@ -147,3 +147,47 @@ def save_reverse_process(
     labels = [label for name in names for label in (f"{name}  x_t", "predicted x_0")]
     columns = [f"t = {t:.0f}" for t in timesteps] + ["image"]
     return save(image_table(table, row_labels=labels, column_labels=columns, title="Reverse process"), path)
+
+
+def save_latent_space(
+    points: np.ndarray, labels: np.ndarray, names: Sequence[str], axes: tuple[str, str], title: str, path: Path
+) -> Path:
+    """Points of the latent space coloured by class.
+
+    Args:
+        points: (N, 2).
+        labels: (N,), 0 to len(names) - 1.
+        names: of the classes.
+        axes: names of the two axes.
+        title: what is shown, and how many.
+        path: the PNG to write.
+    """
+    figure, axis = plt.subplots(figsize=(6.6, 5.6), layout="constrained")
+    colours = plt.get_cmap("tab10" if len(names) <= 10 else "tab20")
+    order = np.random.default_rng(0).permutation(len(points))  # no class is painted over the others
+    size = float(np.clip(6000 / len(points), 4, 20))
+    axis.scatter(*points[order].T, c=colours(labels[order] % colours.N), s=size, alpha=0.7, linewidths=0)
+    axis.set(xlabel=axes[0], ylabel=axes[1], title=title)
+    if axes[0].startswith("z"):
+        axis.set_aspect("equal", adjustable="datalim")
+    handles = [
+        plt.Line2D([], [], marker="o", linestyle="", markersize=5, color=colours(i % colours.N), label=name)
+        for i, name in enumerate(names)
+    ]
+    figure.legend(handles=handles, loc="outside right upper", frameon=False)
+    axis.grid(alpha=0.2)
+    return save(figure, path)
+
+
+def save_learning_curves(curves: dict[str, tuple[Sequence[float], Sequence[float]]], ylabel: str, path: Path) -> Path:
+    """Each quantity, (images seen, values), in a panel of its own."""
+    figure, axes = plt.subplots(1, len(curves), figsize=(3.6 * len(curves), 3), layout="constrained", squeeze=False)
+    for axis, (name, (x, y)) in zip(axes[0], curves.items(), strict=True):
+        axis.plot(x, y, linewidth=1.2)
+        axis.set(xlabel="images seen", title=name)
+        axis.ticklabel_format(axis="x", style="sci", scilimits=(3, 3))
+        axis.grid(alpha=0.25)
+        low, high = np.quantile(y, [0, 0.97])  # the first steps would flatten all that follows
+        axis.set_ylim(low - 0.05 * (high - low) - 1e-9, high + 0.05 * (high - low) + 1e-9)
+    axes[0][0].set_ylabel(ylabel)
+    return save(figure, path)
