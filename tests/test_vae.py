@@ -297,6 +297,23 @@ def test_drawing(main, tmp_path, latent_dim):
         assert not (tmp_path / "no").exists()
 
 
+def test_comparison_trains_measures_and_reuses(tmp_path):
+    """Two sizes; the second call finds everything there and launches nothing."""
+    flags = json.dumps(vae_flags(num_updates=3))
+    command = [sys.executable, str(ROOT / "scripts/compare_vae.py"), str(ROOT / "configs/demo/vae_digits.yaml")]
+    command += ["--latent_dims", "[1, 3]", "--seeds", "[5]", "--output", "cmp", "--num_importance_samples", "3"]
+    command += ["--train_flags", flags]
+    for _ in range(2):
+        done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert "Saved the pipeline" not in done.stdout
+    results = json.loads((tmp_path / "cmp/comparison.json").read_text())
+    assert {key: len(value) for key, value in results.items()} == {"1": 1, "3": 1}
+    lines = (tmp_path / "cmp/comparison.md").read_text().splitlines()
+    assert lines[2].startswith("| 1 |") and f"{results['1'][0]['neg_elbo']:.2f}" in lines[2]
+    assert (tmp_path / "cmp/comparison.png").exists()
+
+
 def test_scoring_refuses(main, tmp_path):
     main(name="x", num_updates=1)
     score = importlib.import_module("score_vae").main

@@ -191,3 +191,22 @@ def save_learning_curves(curves: dict[str, tuple[Sequence[float], Sequence[float
         axis.set_ylim(low - 0.05 * (high - low) - 1e-9, high + 0.05 * (high - low) + 1e-9)
     axes[0][0].set_ylabel(ylabel)
     return save(figure, path)
+
+
+def save_comparison(scores: dict[str, dict[int, list[float]]], xlabel: str, path: Path) -> Path:
+    """Each score in a panel of its own: every run a dot, the mean over seeds a line; x is what is compared."""
+    columns = min(3, len(scores))
+    rows = -(-len(scores) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(3.4 * columns, 2.7 * rows), layout="constrained", squeeze=False)
+    for axis in axes.flat[len(scores) :]:
+        axis.set_visible(False)
+    for axis, (title, values) in zip(axes.flat, scores.items(), strict=False):
+        places = range(len(values))
+        axis.plot(places, [np.mean(v) for v in values.values()], color="0.6", linewidth=1, marker="_", markersize=16)
+        for place, seeds in zip(places, values.values(), strict=True):
+            axis.scatter([place] * len(seeds), seeds, s=18, zorder=3)
+        axis.set_xticks(places, [str(key) for key in values])
+        axis.set(xlabel=xlabel, title=title, xlim=(-0.5, len(values) - 0.5))
+        axis.title.set_fontsize(9)
+        axis.grid(alpha=0.25)
+    return save(figure, path)

@@ -1,0 +1,118 @@
+"""Compare latent sizes: train (or reuse) a VAE for each size and seed, measure each, write one table and one figure.
+
+    python scripts/compare_vae.py configs/demo/vae_digits.yaml --data_path digits --output runs/vae_comparison
+
+Can be interrupted at any time: trainings are resumed, and what has been trained or measured already is reused.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from triptych.config import UserError, command
+from triptych.figures import save_comparison
+
+ROOT = Path(__file__).resolve().parents[1]
+COLUMNS = {  # score: (title, digits)
+    "neg_elbo": ("-ELBO, nats", 2),
+    "importance_weighted_nll": ("-log p(x) (importance-weighted bound), nats", 2),
+    "reconstruction": ("reconstruction, nats", 2),
+    "kl": ("KL, nats", 2),
+    "mse": ("MSE", 4),
+    "psnr": ("PSNR, dB", 2),
+    "ssim": ("SSIM", 3),
+    "active_units": ("active units", 1),
+    "knn_accuracy": ("k-NN accuracy", 4),
+}
+
+
+def main(
+    experiment: Path,
+    latent_dims: list[int] | None = None,
+    seeds: list[int] | None = None,
+    output: Path = Path("runs/vae_comparison"),
+    data_path: str | None = None,
+    num_importance_samples: int = 500,
+    train_flags: list[str] | None = None,
+) -> None:
+    """Compare latent sizes.
+
+    Args:
+        experiment: a config of scripts/train_vae.py; its latent size, seed, name and output folder are set here.
+        latent_dims: 2, 4 and 16 if not given.
+        seeds: 0, 1 and 2 if not given.
+        output: folder of the runs (z<size>_seed<seed>), comparison.json, comparison.md and comparison.png.
+        data_path: where the images come from, if not from where the config says.
+        num_importance_samples: k of the importance-weighted bound.
+        train_flags: more flags for scripts/train_vae.py, such as '[--num_updates, "100"]'.
+    """
+    if not experiment.exists():
+        raise UserError(f"{experiment} does not exist.")
+    data = ["--data.path", data_path] if data_path else []
+    results: dict[int, list[dict]] = {}
+    for latent_dim in latent_dims or [2, 4, 16]:
+        for seed in seeds or [0, 1, 2]:
+            run = output / f"z{latent_dim}_seed{seed}"
+            if not (run / "pipeline").exists():
+                settings = [
+                    "--config",
+                    experiment,
+                    "--model.latent_dim",
+                    latent_dim,
+                    "--seed",
+                    seed,
+                    "--name",
+                    run.name,
+                ]
+                settings += ["--run.output_dir", output, "--resume", "latest", *data, *(train_flags or [])]
+                launch = ["accelerate.commands.launch", "--quiet", "--config_file", ROOT / "accelerate_config.yaml"]
+                call("-m", *launch, ROOT / "scripts/train_vae.py", *settings)
+            if not (run / "scores.json").exists():
+                settings = yaml.safe_load((run / "config.yaml").read_text())
+                trained_on = ["--data.path", settings["data"]["path"]]
+                k = ["--num_importance_samples", num_importance_samples]
+                call(ROOT / "scripts/score_vae.py", run / "pipeline", *trained_on, *k)
+            results.setdefault(latent_dim, []).append(json.loads((run / "scores.json").read_text()))
+
+    table = {d: {key: [s[key] for s in scores if key in s] for key in COLUMNS} for d, scores in results.items()}
+    (output / "comparison.json").write_text(json.dumps(results, indent=2) + "\n")
+    text = markdown(table, results)
+    (output / "comparison.md").write_text(text)
+    shown = {COLUMNS[key][0]: {d: row[key] for d, row in table.items()} for key in COLUMNS}
+    figure = save_comparison(
+        {k: v for k, v in shown.items() if all(v.values())}, "latent size", output / "comparison.png"
+    )
+    print(f"\n{text}\n{output / 'comparison.md'}\n{figure}")
+
+
+def call(*arguments: object) -> None:
+    done = subprocess.run([sys.executable, *map(str, arguments)])
+    if done.returncode:
+        raise UserError("stopped there; run the same command again to go on.")
+
+
+def markdown(table: dict[int, dict[str, list[float]]], results: dict[int, list[dict]]) -> str:
+    """Mean and standard deviation over seeds, a row per latent size."""
+    lines = ["| latent size | " + " | ".join(title for title, _ in COLUMNS.values()) + " |"]
+    lines.append("|---" * (len(COLUMNS) + 1) + "|")
+    for latent_dim, row in table.items():
+        cells = []
+        for key, (_, digits) in COLUMNS.items():
+            values = row[key]
+            spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+            cells.append(f"{np.mean(values):.{digits}f}{spread}" if values else "")
+        lines.append(f"| {latent_dim} | " + " | ".join(cells) + " |")
+    some = next(iter(results.values()))
+    note = f"{some[0]['n']:,} {some[0]['split']} images of {some[0]['data']}, {some[0]['likelihood']} likelihood; mean"
+    note += f" ± standard deviation over {len(some)} seeds."
+    return "\n".join([*lines, "", note, ""])
+
+
+if __name__ == "__main__":
+    command(main)
