@@ -16,8 +16,8 @@ import torch
 from triptych.config import DataConfig, ScheduleConfig, UserError, command
 from triptych.data import load_images, to_images
 from triptych.figures import save_forward_process, save_schedules
-from triptych.losses import diffuse
-from triptych.schedules import make_noise_scheduler, signal_to_noise
+from triptych.losses import diffuse, signal_to_noise
+from triptych.schedules import make_noise_scheduler
 from triptych.seeds import keyed_generator
 
 

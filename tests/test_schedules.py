@@ -8,7 +8,8 @@ import torch
 from diffusers import DDPMScheduler
 
 from triptych.config import ScheduleConfig, UserError
-from triptych.schedules import make_noise_scheduler, scheduler_class, signal_to_noise
+from triptych.losses import signal_to_noise
+from triptych.schedules import make_noise_scheduler, scheduler_class
 
 SCHEDULES = ["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"]
 OTHERS = ["DDIMScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "EulerDiscreteScheduler"]

@@ -53,6 +53,11 @@ def predicted_x0(
     raise ValueError(f"prediction_type must be epsilon, v_prediction or sample, not {prediction_type!r}")
 
 
+def signal_to_noise(alpha_bar: torch.Tensor) -> torch.Tensor:
+    """SNR(t) = alpha_bar / (1 - alpha_bar) (Kingma et al. 2021, eq. 2); any shape."""
+    return alpha_bar / (1 - alpha_bar)
+
+
 def min_snr_weight(alpha_bar: torch.Tensor, prediction_type: Prediction, gamma: float | None) -> torch.Tensor:
     """Weight of each step's squared error, (B,) -> (B,) (Hang et al. 2023, section 3.4).
 
@@ -62,7 +67,7 @@ def min_snr_weight(alpha_bar: torch.Tensor, prediction_type: Prediction, gamma: 
     """
     if gamma is None:
         return torch.ones_like(alpha_bar)
-    snr = alpha_bar / (1 - alpha_bar)
+    snr = signal_to_noise(alpha_bar)
     clipped = snr.clamp(max=gamma)
     if prediction_type == "epsilon":
         return clipped / snr

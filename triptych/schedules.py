@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import diffusers
-import torch
 from diffusers import DDPMScheduler, SchedulerMixin
 
 from triptych.config import ScheduleConfig, UserError
@@ -34,11 +33,6 @@ def make_noise_scheduler(config: ScheduleConfig) -> DDPMScheduler:
         )
         return DDPMScheduler(trained_betas=plain.betas.tolist(), **settings)
     return DDPMScheduler(beta_schedule=config.beta_schedule, **settings)
-
-
-def signal_to_noise(alpha_bar: torch.Tensor) -> torch.Tensor:
-    """SNR(t) = alpha_bar / (1 - alpha_bar) (Kingma et al. 2021, eq. 2); any shape."""
-    return alpha_bar / (1 - alpha_bar)
 
 
 def scheduler_class(name: str) -> type[SchedulerMixin]:
