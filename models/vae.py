@@ -37,10 +37,12 @@ class VAE(ModelMixin, ConfigMixin):
         image_size: side in pixels; a multiple of 4 for "conv".
         in_channels: 1 or 3.
         latent_dim: number of latent variables, at least 1.
-        architecture: "conv" (residual blocks at half and quarter resolution) or "mlp" (one hidden layer each way).
+        architecture: "conv" (convolutions around a residual dense trunk) or "mlp" (one hidden layer each way).
         hidden_channels: widths of "conv" at half and at quarter resolution.
-        layers_per_block: residual blocks of "conv" at each resolution.
-        hidden_dim: width of the hidden layer ("mlp"), or of the layer around the latent variables ("conv").
+        layers_per_block: residual blocks of "conv" at each of the two.
+        hidden_dim: width of the hidden layer ("mlp"), or of the dense trunk ("conv").
+        num_dense_blocks: residual blocks of the trunk, each way. A decoder bends a plane of two latent variables
+            through all ten digits, and depth here costs little beside convolutions.
         variational: False makes a plain autoencoder: z = mean, nothing is sampled.
         learn_sigma: keep the standard deviation of a Gaussian p(x | z) among the weights.
 
@@ -58,9 +60,10 @@ class VAE(ModelMixin, ConfigMixin):
         in_channels: int = 1,
         latent_dim: int = 2,
         architecture: str = "conv",
-        hidden_channels: tuple[int, int] = (64, 128),
-        layers_per_block: int = 1,
-        hidden_dim: int = 256,
+        hidden_channels: tuple[int, int] = (32, 64),
+        layers_per_block: int = 0,
+        hidden_dim: int = 512,
+        num_dense_blocks: int = 2,
         variational: bool = True,
         learn_sigma: bool = False,
     ):
@@ -71,17 +74,11 @@ class VAE(ModelMixin, ConfigMixin):
             raise ValueError(f"architecture must be 'conv' or 'mlp', not {architecture!r}.")
         if architecture == "conv" and (image_size % 4 or image_size < 8):
             raise ValueError(f"image_size must be a multiple of 4, at least 8, for 'conv'; not {image_size}.")
-        moments = 2 * latent_dim if variational else latent_dim
         if architecture == "mlp":
             pixels = in_channels * image_size**2
-            self.encoder = nn.Sequential(
-                nn.Flatten(), nn.Linear(pixels, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, moments)
-            )
+            self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(pixels, hidden_dim), nn.ReLU())
             self.decoder = nn.Sequential(
-                nn.Linear(latent_dim, hidden_dim),
-                nn.ReLU(),
-                nn.Linear(hidden_dim, pixels),
-                nn.Unflatten(1, (in_channels, image_size, image_size)),
+                nn.ReLU(), nn.Linear(hidden_dim, pixels), nn.Unflatten(1, (in_channels, image_size, image_size))
             )
         else:
             half, quarter = hidden_channels
@@ -89,33 +86,37 @@ class VAE(ModelMixin, ConfigMixin):
             self.encoder = nn.Sequential(
                 nn.Conv2d(in_channels, half, 4, stride=2, padding=1),  # (B, half, H / 2, W / 2)
                 *(ResidualBlock(half) for _ in range(layers_per_block)),
+                nn.SiLU(),
                 nn.Conv2d(half, quarter, 4, stride=2, padding=1),  # (B, quarter, H / 4, W / 4)
                 *(ResidualBlock(quarter) for _ in range(layers_per_block)),
+                nn.SiLU(),
                 nn.Flatten(),
-                nn.SiLU(),
                 nn.Linear(quarter * side**2, hidden_dim),
-                nn.SiLU(),
-                nn.Linear(hidden_dim, moments),
+                *(ResidualDense(hidden_dim) for _ in range(num_dense_blocks)),
+                nn.LayerNorm(hidden_dim),
             )
             self.decoder = nn.Sequential(
-                nn.Linear(latent_dim, hidden_dim),
+                *(ResidualDense(hidden_dim) for _ in range(num_dense_blocks)),
+                nn.LayerNorm(hidden_dim),
                 nn.SiLU(),
                 nn.Linear(hidden_dim, quarter * side**2),
                 nn.Unflatten(1, (quarter, side, side)),
                 *(ResidualBlock(quarter) for _ in range(layers_per_block)),
-                nn.Upsample(scale_factor=2, mode="nearest"),
-                nn.Conv2d(quarter, half, 3, padding=1),
-                *(ResidualBlock(half) for _ in range(layers_per_block)),
-                nn.GroupNorm(8, half),
                 nn.SiLU(),
-                nn.Conv2d(half, 4 * in_channels, 3, padding=1),
-                nn.PixelShuffle(2),  # (B, C, H, W)
+                nn.ConvTranspose2d(quarter, half, 4, stride=2, padding=1),  # (B, half, H / 2, W / 2)
+                *(ResidualBlock(half) for _ in range(layers_per_block)),
+                nn.SiLU(),
+                nn.ConvTranspose2d(half, in_channels, 4, stride=2, padding=1),  # (B, C, H, W)
             )
+        self.to_moments = nn.Linear(hidden_dim, 2 * latent_dim if variational else latent_dim)
+        self.from_latents = nn.Linear(latent_dim, hidden_dim)
         self.log_sigma = nn.Parameter(torch.zeros(())) if learn_sigma else None
 
     def encode(self, images: torch.Tensor) -> Posterior:
         """q(z | x): (B, C, H, W) in [-1, 1] -> means and log-variances, (B, latent_dim)."""
-        moments = self.encoder(images).float()
+        hidden = self.encoder(images)
+        with torch.autocast(hidden.device.type, enabled=False):  # bf16 has 8 bits: too few for a sharp posterior
+            moments = self.to_moments(hidden.to(self.to_moments.weight.dtype)).float()
         if not self.config.variational:
             return Posterior(moments, torch.full_like(moments, -torch.inf))
         mean, logvar = moments.chunk(2, dim=1)
@@ -123,7 +124,9 @@ class VAE(ModelMixin, ConfigMixin):
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         """Logits of the pixels of p(x | z): (B, latent_dim) -> (B, C, H, W); their sigmoid is the mean in [0, 1]."""
-        return self.decoder(z).float()
+        with torch.autocast(z.device.type, enabled=False):
+            hidden = self.from_latents(z.to(self.from_latents.weight.dtype))
+        return self.decoder(hidden).float()
 
     def forward(self, images: torch.Tensor, eps: torch.Tensor) -> tuple[torch.Tensor, Posterior]:
         """Encode, sample, decode: (B, C, H, W), (B, latent_dim) -> logits (B, C, H, W) and q(z | x)."""
@@ -144,3 +147,15 @@ class ResidualBlock(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
         return x + self.conv2(F.silu(self.norm2(h)))
+
+
+class ResidualDense(nn.Module):
+    """x + linear(silu(linear(norm(x)))), (B, D) -> (B, D)."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.linear1, self.linear2 = nn.Linear(dim, dim), nn.Linear(dim, dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.linear2(F.silu(self.linear1(self.norm(x))))

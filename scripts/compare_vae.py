@@ -40,6 +40,7 @@ def main(
     data_path: str | None = None,
     num_importance_samples: int = 500,
     train_flags: list[str] | None = None,
+    score_flags: list[str] | None = None,
 ) -> None:
     """Compare latent sizes.
 
@@ -51,6 +52,7 @@ def main(
         data_path: where the images come from, if not from where the config says.
         num_importance_samples: k of the importance-weighted bound.
         train_flags: more flags for scripts/train_vae.py, such as '[--num_updates, "100"]'.
+        score_flags: more flags for scripts/score_vae.py, such as '[--dtype, bfloat16]'.
     """
     if not experiment.exists():
         raise UserError(f"{experiment} does not exist.")
@@ -77,7 +79,7 @@ def main(
                 settings = yaml.safe_load((run / "config.yaml").read_text())
                 trained_on = ["--data.path", settings["data"]["path"]]
                 k = ["--num_importance_samples", num_importance_samples]
-                call(ROOT / "scripts/score_vae.py", run / "pipeline", *trained_on, *k)
+                call(ROOT / "scripts/score_vae.py", run / "pipeline", *trained_on, *k, *(score_flags or []))
             results.setdefault(latent_dim, []).append(json.loads((run / "scores.json").read_text()))
 
     table = {d: {key: [s[key] for s in scores if key in s] for key in COLUMNS} for d, scores in results.items()}

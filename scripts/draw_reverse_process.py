@@ -38,7 +38,7 @@ def main(
         num_columns: how many of the steps to show, evenly spaced.
         seed: of the noise.
     """
-    pipe = load_pipeline(pipeline)
+    pipe = load_pipeline(pipeline, "unet")
     pipe.scheduler = scheduler_class(scheduler).from_config(pipe.scheduler.config)
     ids = chosen_classes(pipe, classes) if classes is not None else chosen_classes(pipe, None)[:4]
     result = pipe(

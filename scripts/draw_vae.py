@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.manifold import TSNE
 
 from triptych.config import DataConfig, UserError, command
-from triptych.data import load_images, to_images
+from triptych.data import load_images
 from triptych.export import load_pipeline
 from triptych.figures import save_image_grid, save_latent_space, save_learning_curves
+from triptych.latents import prior_plane, project, sample_images
 from triptych.seeds import keyed_generator
 
 PARTS = ("neg_elbo", "reconstruction", "kl")
@@ -43,28 +43,22 @@ def main(
         columns: pictures in a row of the other figures.
         seed: of the samples.
     """
-    pipe = load_pipeline(pipeline)
-    if not hasattr(pipe, "vae"):
-        raise UserError(f"{pipeline} is a {type(pipe).__name__}, not a VAE.")
+    pipe = load_pipeline(pipeline, "vae")
     images = load_images(data, need_labels=True)
     count, latent_dim = min(num_images, len(images)), pipe.vae.config.latent_dim
     if latent_dim > 2 and not 0 < perplexity < count:
         raise UserError(f"perplexity {perplexity:g} must be smaller than the sample ({count} images) and positive.")
-    if len(images) < 2 * columns:
-        raise UserError(f"columns {columns} needs {2 * columns} images; the data has {len(images)}.")
+    if count < 2 * columns:
+        raise UserError(f"columns {columns} needs {2 * columns} images; the sample has {count}.")
 
-    chosen = torch.randperm(len(images), generator=keyed_generator("sample", seed))[:count].tolist()
-    batch = images.__getitems__(chosen)
-    pixels = to_images(batch["pixels"]) / 2 + 0.5  # (N, C, H, W) in [0, 1]
+    pixels, labels = sample_images(images, count, seed)
     try:
         means = torch.cat([pipe.encode(part)[0] for part in pixels.split(500)]).numpy()
     except ValueError as error:
         raise UserError(f"{pipeline}: {error}") from None
     points, axes, how = project(means, perplexity, seed)
     title = f"{count:,} {data.split} images, latent size {latent_dim}{how}"
-    made = [
-        save_latent_space(points, batch["labels"].numpy(), images.class_names, axes, title, output / "latent_space.png")
-    ]
+    made = [save_latent_space(points, labels.numpy(), images.class_names, axes, title, output / "latent_space.png")]
 
     first = pixels[:columns]
     rows = np.stack([as_arrays(first), as_arrays(pipe.reconstruct(first))])
@@ -74,10 +68,7 @@ def main(
     drawn = pipe(6 * columns, generator=keyed_generator("prior", seed), output_type="np").images
     made.append(save_image_grid(drawn.reshape(6, columns, *drawn.shape[1:]), output / "prior_samples.png"))
     if latent_dim == 2:
-        quantiles = (torch.arange(plane_side) + 0.5) / plane_side
-        z = torch.distributions.Normal(0.0, 1.0).icdf(quantiles)
-        plane = torch.stack(torch.meshgrid(z, z.flip(0), indexing="xy"), dim=-1)  # z1 to the right, z2 upwards
-        decoded = as_arrays(pipe.decode(plane.reshape(-1, 2)))
+        decoded = pipe.decode(prior_plane(plane_side), "np")
         grid = decoded.reshape(plane_side, plane_side, *decoded.shape[1:])
         made.append(save_image_grid(grid, output / "latent_plane.png"))
     log = Path(pipeline).parent / "log.jsonl"
@@ -87,17 +78,6 @@ def main(
         curves = {part: (seen, [row[part] for row in logged]) for part in PARTS if part in logged[0]}
         made.append(save_learning_curves(curves, "nats per image", output / "learning_curves.png"))
     print(*made, sep="\n")
-
-
-def project(means: np.ndarray, perplexity: float, seed: int) -> tuple[np.ndarray, tuple[str, str], str]:
-    """Latent means in the plane, (N, D) -> (N, 2), names of the axes, and how it was done."""
-    if means.shape[1] == 1:
-        height = np.random.default_rng(seed).uniform(size=len(means))
-        return np.column_stack([means[:, 0], height]), ("z1", "(spread at random)"), ""
-    if means.shape[1] == 2:
-        return means, ("z1", "z2"), ""
-    points = TSNE(perplexity=perplexity, random_state=seed).fit_transform(means)
-    return points, ("t-SNE 1", "t-SNE 2"), f", t-SNE at perplexity {perplexity:g}"
 
 
 def as_arrays(images: torch.Tensor) -> np.ndarray:

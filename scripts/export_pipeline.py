@@ -10,8 +10,8 @@ from typing import Literal
 
 import torch
 
-from triptych.config import UserError, command
-from triptych.export import load_pipeline, save_pipeline
+from triptych.config import command
+from triptych.export import load_pipeline, refuse_unless_empty, save_pipeline
 
 
 def main(
@@ -25,8 +25,7 @@ def main(
         dtype: precision of the copy's weights.
         overwrite: replace an output folder that already holds something.
     """
-    if output.exists() and any(output.iterdir()) and not overwrite:
-        raise UserError(f"{output} is not empty. Choose another one, or say --overwrite true.")
+    refuse_unless_empty(output, overwrite)
     pipe = load_pipeline(pipeline).to(getattr(torch, dtype))
     card = Path(pipeline) / "README.md"
     save_pipeline(pipe, output, card.read_text() if card.exists() else "")

@@ -18,7 +18,7 @@ import torch
 from tqdm.auto import tqdm
 
 from triptych.config import UserError, command
-from triptych.export import chosen_classes, load_pipeline
+from triptych.export import chosen_classes, load_pipeline, refuse_unless_empty
 from triptych.figures import save_image_grid
 from triptych.schedules import scheduler_class
 from triptych.seeds import keyed_generator
@@ -54,12 +54,11 @@ def main(
         dtype: precision of the network.
         overwrite: write into an output folder that already holds something.
     """
-    if output.exists() and any(output.iterdir()) and not overwrite:
-        raise UserError(f"{output} is not empty. Choose another --output, or say --overwrite true.")
+    refuse_unless_empty(output, overwrite)
     if num_images_per_class < 1 or batch_size < 1:
         raise UserError("num_images_per_class and batch_size must be at least 1.")
     best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    pipe = load_pipeline(pipeline, torch_dtype=getattr(torch, dtype)).to(device or best)
+    pipe = load_pipeline(pipeline, "unet", torch_dtype=getattr(torch, dtype)).to(device or best)
     pipe.set_progress_bar_config(disable=True)
     if scheduler is not None:
         pipe.scheduler = scheduler_class(scheduler).from_config(pipe.scheduler.config)

@@ -18,12 +18,13 @@ from diffusers.training_utils import EMAModel
 from models.pipeline_vae import VAEPipeline
 from models.vae import VAE
 from triptych.config import UserError, VaeConfig, command
-from triptych.data import ImageSet, load_images, to_images
+from triptych.data import ImageSet, load_images, to_images, to_unit_interval
 from triptych.export import averaged_weights, model_card, save_pipeline
 from triptych.figures import save_image_grid
 from triptych.losses import free_bits, kl_to_standard_normal, negative_log_likelihood
 from triptych.optimizers import make_lr_schedulers, make_optimizers
 from triptych.run import Run
+from triptych.seeds import keyed_generator
 
 COLUMNS = 12  # of the grids drawn while training
 
@@ -31,6 +32,8 @@ COLUMNS = 12  # of the grids drawn while training
 def main(config: VaeConfig) -> None:
     run = Run(config)
     images = load_images(config.data)
+    split = config.validation_split
+    held_out = load_images(dataclasses.replace(config.data, split=split)) if split else None
 
     torch.manual_seed(config.seed)
     vae = make_model(config, images).to(run.device)
@@ -70,6 +73,9 @@ def main(config: VaeConfig) -> None:
             for lr_scheduler in lr_schedulers:
                 lr_scheduler.step()
             ema.step(vae.parameters())
+        if held_out is not None and run.due(config.validate_every):  # every process measures the same
+            with averaged_weights(ema, run.accelerator.unwrap_model(vae)) as averaged:
+                run.log(**validate(averaged, held_out, config, log_sigma))
         if run.due(config.run.sample_every) and run.is_main:
             with averaged_weights(ema, run.accelerator.unwrap_model(vae)) as averaged:
                 draw_samples(VAEPipeline(averaged, config.likelihood, config.sigma), images, run)
@@ -92,9 +98,32 @@ def make_model(config: VaeConfig, images: ImageSet) -> VAE:
         raise UserError(f"model: {error} Set data.image_size, or another model.architecture.") from None
 
 
+@torch.no_grad()
+def validate(vae: VAE, images: ImageSet, config: VaeConfig, log_sigma: torch.Tensor | None) -> dict[str, float]:
+    """The parts of the ELBO on held-out images, one z for each, the same noise every time;
+    ``score_vae.py`` measures more, in fp32."""
+    totals = {"validation_reconstruction": 0.0, "validation_kl": 0.0}
+    for first in range(0, len(images), 500):
+        generator = keyed_generator("validation", config.seed, first)
+        x = to_images(images.__getitems__(range(first, min(first + 500, len(images))))["pixels"])
+        if config.likelihood == "binarized_bernoulli":
+            x = 2 * (torch.rand(x.shape, generator=generator) < (x + 1) / 2).float() - 1
+        eps = torch.randn(len(x), config.model.latent_dim, generator=generator)
+        x, eps = x.to(vae.device), eps.to(vae.device)
+        logits, posterior = vae(x, eps)
+        nll = negative_log_likelihood(config.likelihood, logits, (x + 1) / 2, log_sigma)
+        totals["validation_reconstruction"] += nll.sum().item() / len(images)
+        if config.model.variational:
+            kl = kl_to_standard_normal(posterior.mean, posterior.logvar)
+            totals["validation_kl"] += kl.sum().item() / len(images)
+    if not config.model.variational:
+        return {"validation_reconstruction": totals["validation_reconstruction"]}
+    return totals | {"validation_neg_elbo": sum(totals.values())}
+
+
 def draw_samples(pipeline: VAEPipeline, images: ImageSet, run: Run) -> None:
     """A row of images, a row of their reconstructions, two rows drawn from the prior; the same ones every time."""
-    originals = to_images(images.__getitems__(range(COLUMNS))["pixels"]) / 2 + 0.5
+    originals = to_unit_interval(images.__getitems__(range(COLUMNS))["pixels"])
     drawn = pipeline(2 * COLUMNS, generator=torch.Generator().manual_seed(run.config.seed), output_type="np").images
     rows = [
         originals.permute(0, 2, 3, 1).numpy(),

@@ -13,12 +13,14 @@ import torch
 from conftest import ROOT, TINY, environment, flags
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
+from test_pipeline import make_pipeline as make_diffusion_pipeline
 from torch.distributions import Bernoulli, Independent, MultivariateNormal, Normal, kl_divergence
 
 from models.pipeline_vae import VAEPipeline
 from models.vae import VAE, Posterior
 from triptych.config import DataConfig, UserError, VaeConfig, command
 from triptych.data import load_images
+from triptych.latents import prior_plane
 from triptych.losses import bernoulli_nll, free_bits, gaussian_nll, importance_weighted_bound, kl_to_standard_normal
 from triptych.run import Run
 
@@ -321,6 +323,62 @@ def test_scoring_refuses(main, tmp_path):
         score(str(tmp_path / "runs/x/pipeline"), DataConfig(image_size=12))
     with pytest.raises(UserError, match="does not exist"):
         score(str(tmp_path / "nothing"))
+    make_diffusion_pipeline().save_pretrained(tmp_path / "diffusion")
+    with pytest.raises(UserError, match="needs a pipeline with a vae"):
+        score(str(tmp_path / "diffusion"))
+
+
+def test_validation_measures_what_scoring_measures(main, tmp_path):
+    """Held-out ELBO while training, at the updates asked for and at the end, and nothing of the training changes."""
+    settings = {"validation_split": "test", "validate_every": 6}
+    rows = main(name="x", **settings)
+    assert [row["update"] for row in rows if "validation_neg_elbo" in row] == [6, 12]
+    for row in rows[1::2]:
+        parts = row["validation_reconstruction"] + row["validation_kl"]
+        assert row["validation_neg_elbo"] == pytest.approx(parts, rel=1e-6)
+    importlib.import_module("score_vae").main(str(tmp_path / "runs/x/pipeline"), num_importance_samples=20)
+    scores = json.loads((tmp_path / "runs/x/scores.json").read_text())
+    assert rows[-1]["validation_kl"] == pytest.approx(scores["kl"], rel=1e-3)
+    assert rows[-1]["validation_reconstruction"] == pytest.approx(scores["reconstruction"], rel=0.02)
+    without = main(name="y")
+    assert [{k: v for k, v in row.items() if not k.startswith("validation")} for row in rows] == without
+    with pytest.raises(SystemExit):
+        main(name="z", validate_every=5)
+
+
+def test_curves_of_several_runs(main, tmp_path):
+    main(name="a", validation_split="test", validate_every=3)
+    main(name="b")
+    draw = importlib.import_module("draw_curves").main
+    runs = [tmp_path / "runs/a", tmp_path / "runs/b"]
+    for against in ("minutes", "images", "updates"):
+        draw(runs, ["neg_elbo", "kl"], against, output=tmp_path / f"{against}.png")
+        assert (tmp_path / f"{against}.png").exists()
+    rows = importlib.import_module("draw_curves").read_log(runs[0])
+    assert [row["minutes"] for row in rows] == sorted(row["minutes"] for row in rows)
+    with pytest.raises(UserError, match=r"b has logged no 'validation_kl'. It has: .*neg_elbo"):
+        draw(runs, ["validation_kl"])
+    with pytest.raises(UserError, match="not a run"):
+        draw([tmp_path])
+
+
+def test_autoencoder_comparison(main, tmp_path):
+    for name, variational, latent_dim in (("vae", "true", 2), ("ae", "false", 2), ("three", "true", 3)):
+        main(name=name, num_updates=2, model__variational=variational, model__latent_dim=latent_dim)
+    compare = importlib.import_module("compare_autoencoder").main
+    vae, ae, three = (str(tmp_path / f"runs/{name}/pipeline") for name in ("vae", "ae", "three"))
+    compare(vae, ae, output=tmp_path / "x.png", num_images=50, plane_side=4, samples_side=3)
+    assert (tmp_path / "x.png").exists()
+    with pytest.raises(UserError, match="has 3 latent variables"):
+        compare(three, ae)
+    with pytest.raises(UserError, match="Give the VAE first"):
+        compare(ae, vae)
+
+
+def test_the_plane_holds_equal_shares_of_the_prior():
+    plane = prior_plane(4).view(4, 4, 2)
+    assert (plane[0, :, 0].diff() > 0).all() and (plane[:, 0, 1].diff() < 0).all(), "z1 to the right, z2 upwards"
+    torch.testing.assert_close(Normal(0.0, 1.0).cdf(plane[0, :, 0]), torch.tensor([0.125, 0.375, 0.625, 0.875]))
 
 
 def test_training_learns(main):

@@ -285,13 +285,15 @@ class VaeModelConfig:
     """The network of ``models/vae.py``; image size and channels are those of the data."""
 
     latent_dim: int = 2
-    # residual convolutions, or the textbook's one hidden layer each way
+    # convolutions around a residual dense trunk, or the textbook's one hidden layer each way
     architecture: Literal["conv", "mlp"] = "conv"
-    # "conv": widths at half and at quarter resolution
-    hidden_channels: tuple[int, int] = (64, 128)
-    layers_per_block: int = 1
-    # "mlp": the hidden layer; "conv": the layer around the latent variables
-    hidden_dim: int = 256
+    # "conv": widths at half and at quarter resolution, and residual blocks at each
+    hidden_channels: tuple[int, int] = (32, 64)
+    layers_per_block: int = 0
+    # "mlp": the hidden layer; "conv": width of the dense trunk between convolutions and latent variables
+    hidden_dim: int = 512
+    # "conv": residual blocks of the trunk, each way
+    num_dense_blocks: int = 2
     # false = a plain autoencoder: no sampling, no KL
     variational: bool = True
 
@@ -300,6 +302,7 @@ class VaeModelConfig:
         check(all(c >= 8 and c % 8 == 0 for c in self.hidden_channels), "model.hidden_channels: multiples of 8")
         check(self.layers_per_block >= 0, "model.layers_per_block must be 0 or more")
         check(self.hidden_dim >= 1, "model.hidden_dim must be at least 1")
+        check(self.num_dense_blocks >= 0, "model.num_dense_blocks must be 0 or more")
 
 
 @dataclass(frozen=True)
@@ -318,6 +321,10 @@ class VaeConfig(ExperimentConfig):
     num_kl_warmup_updates: int = 0
     # nats each latent dimension may spend for nothing (Kingma et al. 2016)
     free_bits: float = 0.0
+    # a split to measure the ELBO on while training, with the averaged weights; null = none. Nothing is chosen by it
+    validation_split: str | None = None
+    # updates between two such measurements, a multiple of run.log_every; 0 = only at the end
+    validate_every: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -325,6 +332,8 @@ class VaeConfig(ExperimentConfig):
         check(self.kl_weight >= 0, "kl_weight must be 0 or more")
         check(self.num_kl_warmup_updates >= 0, "num_kl_warmup_updates must be 0 or more")
         check(self.free_bits >= 0, "free_bits must be 0 or more")
+        check(self.validate_every >= 0, "validate_every must be 0 or more")
+        check(self.validate_every % self.run.log_every == 0, "validate_every must be a multiple of run.log_every")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

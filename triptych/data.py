@@ -85,6 +85,11 @@ def to_images(pixels: torch.Tensor) -> torch.Tensor:
     return pixels.float().div_(127.5).sub_(1)
 
 
+def to_unit_interval(pixels: torch.Tensor) -> torch.Tensor:
+    """uint8 in 0..255 -> float in [0, 1], any shape."""
+    return pixels.float().div_(255)
+
+
 def load_images(config: DataConfig, need_labels: bool = False) -> ImageSet:
     """Read the data set that `config` names.
 

@@ -40,13 +40,18 @@ def save_pipeline(pipeline: DiffusionPipeline, folder: Path, card: str) -> None:
     partial.rename(folder)
 
 
-def load_pipeline(folder: str, **kwargs: Any) -> DiffusionPipeline:
+def load_pipeline(folder: str, component: str | None = None, **kwargs: Any) -> DiffusionPipeline:
     """``DiffusionPipeline.from_pretrained`` for one of our folders or a Hub id.
 
     The folder's ``pipeline.py`` is run, which diffusers wants to be told (``trust_remote_code=True``).
 
+    Args:
+        folder: a local folder or a Hub id.
+        component: a part the caller needs, such as "vae" or "unet".
+        kwargs: for ``from_pretrained``.
+
     Raises:
-        UserError: there is no pipeline there.
+        UserError: there is no pipeline there, or it is one of another model.
     """
     path = Path(folder)
     if path.exists() and not (path / "model_index.json").exists():
@@ -56,9 +61,25 @@ def load_pipeline(folder: str, **kwargs: Any) -> DiffusionPipeline:
     if not path.exists() and (folder.startswith((".", "/", "~")) or folder.count("/") != 1 or path.parent.exists()):
         raise UserError(f"{folder} does not exist. Give the folder of a saved pipeline, or a Hub id like 'user/name'.")
     try:
-        return DiffusionPipeline.from_pretrained(folder, trust_remote_code=True, **kwargs)
+        pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True, **kwargs)
     except OSError as error:
         raise UserError(f"{folder} could not be loaded: {' '.join(str(error).split())[:400]}") from error
+    if component is not None and component not in pipeline.components:
+        raise UserError(
+            f"{folder} is a {type(pipeline).__name__} (parts: {', '.join(pipeline.components)}); this command needs "
+            f"a pipeline with a {component}."
+        )
+    return pipeline
+
+
+def refuse_unless_empty(folder: Path, overwrite: bool) -> None:
+    """Nothing the user made is overwritten without being asked.
+
+    Raises:
+        UserError: `folder` holds something and `overwrite` is false.
+    """
+    if folder.exists() and any(folder.iterdir()) and not overwrite:
+        raise UserError(f"{folder} is not empty. Choose another --output, or say --overwrite true.")
 
 
 def chosen_classes(pipeline: Any, classes: list[str | int] | str | None) -> list[int]:

@@ -163,19 +163,83 @@ def save_latent_space(
         path: the PNG to write.
     """
     figure, axis = plt.subplots(figsize=(6.6, 5.6), layout="constrained")
+    handles = scatter_classes(axis, points, labels, names)
+    axis.set(xlabel=axes[0], ylabel=axes[1], title=title)
+    if axes[0].startswith("z"):
+        axis.set_aspect("equal", adjustable="datalim")
+    figure.legend(handles=handles, loc="outside right upper", frameon=False)
+    return save(figure, path)
+
+
+def scatter_classes(axis: plt.Axes, points: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> list:
+    """Draw (N, 2) points coloured by their labels, (N,); returns the legend's entries."""
     colours = plt.get_cmap("tab10" if len(names) <= 10 else "tab20")
     order = np.random.default_rng(0).permutation(len(points))  # no class is painted over the others
     size = float(np.clip(6000 / len(points), 4, 20))
     axis.scatter(*points[order].T, c=colours(labels[order] % colours.N), s=size, alpha=0.7, linewidths=0)
-    axis.set(xlabel=axes[0], ylabel=axes[1], title=title)
-    if axes[0].startswith("z"):
-        axis.set_aspect("equal", adjustable="datalim")
-    handles = [
+    axis.grid(alpha=0.2)
+    return [
         plt.Line2D([], [], marker="o", linestyle="", markersize=5, color=colours(i % colours.N), label=name)
         for i, name in enumerate(names)
     ]
+
+
+def save_latent_planes(
+    models: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
+    labels: np.ndarray,
+    names: Sequence[str],
+    path: Path,
+) -> Path:
+    """Models with two latent variables side by side: where images land, the decoded plane, samples of the prior.
+
+    Args:
+        models: by title: latent points (N, 2); the plane decoded at quantiles of the prior, (rows, columns, H, W, C);
+            images decoded from samples of the prior, (rows, columns, H, W, C).
+        labels: class of each point, (N,).
+        names: of the classes.
+        path: the PNG to write.
+    """
+    figure, axes = plt.subplots(
+        3, len(models), figsize=(4.6 * len(models) + 0.8, 12), layout="constrained", squeeze=False
+    )
+    circle = 2.4477 * np.exp(1j * np.linspace(0, 2 * np.pi, 200))  # holds 95 % of a standard normal in the plane
+    for (top, middle, bottom), (title, (points, plane, drawn)) in zip(axes.T, models.items(), strict=True):
+        handles = scatter_classes(top, points, labels, names)
+        handles.append(*top.plot(circle.real, circle.imag, color="black", linewidth=1.2, label="95 % of\nthe prior"))
+        top.set_aspect("equal", adjustable="datalim")
+        top.set(xlabel="z1", ylabel="z2", title=title)
+        for axis, tiles, what in ((middle, plane, "decoded at quantiles of N(0, I)"), (bottom, drawn, "z ~ N(0, I)")):
+            show(axis, np.concatenate(np.concatenate(tiles, axis=1), axis=1))  # (rows H, columns W, C)
+            axis.set_title(what, fontsize=10)
     figure.legend(handles=handles, loc="outside right upper", frameon=False)
-    axis.grid(alpha=0.2)
+    return save(figure, path)
+
+
+def save_run_curves(
+    curves: dict[str, dict[str, tuple[Sequence[float], Sequence[float]]]], xlabel: str, path: Path, log_x: bool = False
+) -> Path:
+    """The same quantities of several runs.
+
+    Args:
+        curves: by quantity, then by run: (x, y).
+        xlabel: what x is.
+        path: the PNG to write.
+        log_x: logarithmic x.
+    """
+    figure, axes = plt.subplots(1, len(curves), figsize=(5.2 * len(curves), 3.8), layout="constrained", squeeze=False)
+    for axis, (quantity, runs) in zip(axes[0], curves.items(), strict=True):
+        for name, (x, y) in runs.items():
+            axis.plot(x, y, label=name, linewidth=1.4, marker="o" if len(x) < 40 else None, markersize=3)
+        axis.set(xlabel=xlabel, title=quantity)
+        if log_x:
+            axis.set_xscale("log")
+        values = np.concatenate([y for _, y in runs.values()])
+        low, high = np.quantile(values, [0, 0.97])  # the first steps would flatten all that follows
+        axis.set_ylim(low - 0.05 * (high - low) - 1e-9, high + 0.05 * (high - low) + 1e-9)
+        axis.grid(alpha=0.25)
+    figure.legend(
+        *axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(runs)), frameon=False
+    )
     return save(figure, path)
 
 

@@ -1,0 +1,63 @@
+"""Draw what runs have logged, one curve a run: against minutes, images or updates.
+
+    python scripts/draw_curves.py runs/vae_mnist_z2 runs/vae_mnist_mlp_z2 --quantities validation_neg_elbo \\
+        --against minutes --output runs/curves.png
+
+Reads log.jsonl and timing.jsonl of each run folder, also of a run that is still training.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from triptych.config import UserError, command
+from triptych.figures import save_run_curves
+
+
+def main(
+    runs: list[Path],
+    quantities: list[str] | None = None,
+    against: Literal["minutes", "images", "updates"] = "images",
+    labels: list[str] | None = None,
+    output: Path = Path("runs/curves.png"),
+    log_x: bool = False,
+) -> None:
+    """Draw learning curves.
+
+    Args:
+        runs: run folders, '[runs/a, runs/b]'.
+        quantities: keys of log.jsonl, a panel each; the loss if not given.
+        against: minutes of training (over all sessions of a run), images seen, or optimizer updates.
+        labels: what to call the runs; their folders' names if not given.
+        output: the PNG to write.
+        log_x: logarithmic horizontal axis.
+    """
+    if labels is not None and len(labels) != len(runs):
+        raise UserError(f"labels names {len(labels)} runs; there are {len(runs)}.")
+    curves: dict[str, dict[str, tuple[list[float], list[float]]]] = {q: {} for q in quantities or ["loss"]}
+    for folder, label in zip(runs, labels or [run.name for run in runs], strict=True):
+        rows = read_log(folder)
+        for quantity, of_runs in curves.items():
+            having = [row for row in rows if quantity in row]
+            if not having:
+                known = sorted({key for row in rows for key in row} - {"update", "images_seen", "minutes"})
+                raise UserError(f"{folder} has logged no {quantity!r}. It has: {', '.join(known)}.")
+            x = {"minutes": "minutes", "images": "images_seen", "updates": "update"}[against]
+            of_runs[label] = ([row[x] for row in having], [row[quantity] for row in having])
+    print(save_run_curves(curves, {"images": "images seen"}.get(against, against), output, log_x))
+
+
+def read_log(folder: Path) -> list[dict[str, float]]:
+    """The rows of a run's log, each with the minutes it took to get there."""
+    if not (folder / "log.jsonl").exists():
+        raise UserError(f"{folder} is not a run: there is no log.jsonl.")
+    timing = [json.loads(line) for line in (folder / "timing.jsonl").read_text().splitlines()]
+    minutes = {row["update"]: row["seconds"] / 60 for row in timing}  # of updates done twice, the later
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [row | {"minutes": minutes[row["update"]]} for row in rows]
+
+
+if __name__ == "__main__":
+    command(main)
