@@ -40,6 +40,8 @@ class VAE(ModelMixin, ConfigMixin):
         architecture: "conv" (convolutions around a residual dense trunk) or "mlp" (one hidden layer each way).
         hidden_channels: widths of "conv" at half and at quarter resolution.
         layers_per_block: residual blocks of "conv" at each of the two.
+        bottleneck_channels: channels at quarter resolution next to the trunk ("conv"), whose first and last layers
+            would otherwise hold most of the parameters.
         hidden_dim: width of the hidden layer ("mlp"), or of the dense trunk ("conv").
         num_dense_blocks: residual blocks of the trunk, each way. A decoder bends a plane of two latent variables
             through all ten digits, and depth here costs little beside convolutions.
@@ -62,8 +64,9 @@ class VAE(ModelMixin, ConfigMixin):
         architecture: str = "conv",
         hidden_channels: tuple[int, int] = (32, 64),
         layers_per_block: int = 0,
-        hidden_dim: int = 512,
-        num_dense_blocks: int = 2,
+        bottleneck_channels: int = 12,
+        hidden_dim: int = 192,
+        num_dense_blocks: int = 3,
         variational: bool = True,
         learn_sigma: bool = False,
     ):
@@ -90,8 +93,9 @@ class VAE(ModelMixin, ConfigMixin):
                 nn.Conv2d(half, quarter, 4, stride=2, padding=1),  # (B, quarter, H / 4, W / 4)
                 *(ResidualBlock(quarter) for _ in range(layers_per_block)),
                 nn.SiLU(),
+                nn.Conv2d(quarter, bottleneck_channels, 1),
                 nn.Flatten(),
-                nn.Linear(quarter * side**2, hidden_dim),
+                nn.Linear(bottleneck_channels * side**2, hidden_dim),
                 *(ResidualDense(hidden_dim) for _ in range(num_dense_blocks)),
                 nn.LayerNorm(hidden_dim),
             )
@@ -99,8 +103,9 @@ class VAE(ModelMixin, ConfigMixin):
                 *(ResidualDense(hidden_dim) for _ in range(num_dense_blocks)),
                 nn.LayerNorm(hidden_dim),
                 nn.SiLU(),
-                nn.Linear(hidden_dim, quarter * side**2),
-                nn.Unflatten(1, (quarter, side, side)),
+                nn.Linear(hidden_dim, bottleneck_channels * side**2),
+                nn.Unflatten(1, (bottleneck_channels, side, side)),
+                nn.Conv2d(bottleneck_channels, quarter, 1),
                 *(ResidualBlock(quarter) for _ in range(layers_per_block)),
                 nn.SiLU(),
                 nn.ConvTranspose2d(quarter, half, 4, stride=2, padding=1),  # (B, half, H / 2, W / 2)

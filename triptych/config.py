@@ -290,10 +290,12 @@ class VaeModelConfig:
     # "conv": widths at half and at quarter resolution, and residual blocks at each
     hidden_channels: tuple[int, int] = (32, 64)
     layers_per_block: int = 0
+    # "conv": channels at quarter resolution that the dense trunk sees
+    bottleneck_channels: int = 12
     # "mlp": the hidden layer; "conv": width of the dense trunk between convolutions and latent variables
-    hidden_dim: int = 512
+    hidden_dim: int = 192
     # "conv": residual blocks of the trunk, each way
-    num_dense_blocks: int = 2
+    num_dense_blocks: int = 3
     # false = a plain autoencoder: no sampling, no KL
     variational: bool = True
 
@@ -301,6 +303,7 @@ class VaeModelConfig:
         check(self.latent_dim >= 1, "model.latent_dim must be at least 1")
         check(all(c >= 8 and c % 8 == 0 for c in self.hidden_channels), "model.hidden_channels: multiples of 8")
         check(self.layers_per_block >= 0, "model.layers_per_block must be 0 or more")
+        check(self.bottleneck_channels >= 1, "model.bottleneck_channels must be at least 1")
         check(self.hidden_dim >= 1, "model.hidden_dim must be at least 1")
         check(self.num_dense_blocks >= 0, "model.num_dense_blocks must be 0 or more")
 
