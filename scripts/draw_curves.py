@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from triptych.config import UserError, command
-from triptych.figures import save_run_curves
+from triptych.figures import save_curves
 
 
 def main(
@@ -22,6 +22,7 @@ def main(
     against: Literal["minutes", "images", "updates"] = "images",
     labels: list[str] | None = None,
     output: Path = Path("runs/curves.png"),
+    ylabel: str = "",
     log_x: bool = False,
 ) -> None:
     """Draw learning curves.
@@ -32,6 +33,7 @@ def main(
         against: minutes of training (over all sessions of a run), images seen, or optimizer updates.
         labels: what to call the runs; their folders' names if not given.
         output: the PNG to write.
+        ylabel: what the quantities are measured in.
         log_x: logarithmic horizontal axis.
     """
     if labels is not None and len(labels) != len(runs):
@@ -46,7 +48,7 @@ def main(
                 raise UserError(f"{folder} has logged no {quantity!r}. It has: {', '.join(known)}.")
             x = {"minutes": "minutes", "images": "images_seen", "updates": "update"}[against]
             of_runs[label] = ([row[x] for row in having], [row[quantity] for row in having])
-    print(save_run_curves(curves, {"images": "images seen"}.get(against, against), output, log_x))
+    print(save_curves(curves, "images seen" if against == "images" else against, output, ylabel, log_x))
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:

@@ -14,7 +14,7 @@ import torch
 from triptych.config import DataConfig, UserError, command
 from triptych.data import load_images
 from triptych.export import load_pipeline
-from triptych.figures import save_image_grid, save_latent_space, save_learning_curves
+from triptych.figures import save_curves, save_image_grid, save_latent_space
 from triptych.latents import prior_plane, project, sample_images
 from triptych.seeds import keyed_generator
 
@@ -74,10 +74,19 @@ def main(
     log = Path(pipeline).parent / "log.jsonl"
     if log.exists():
         logged = [json.loads(line) for line in log.read_text().splitlines()]
-        seen = [row["images_seen"] for row in logged]
-        curves = {part: (seen, [row[part] for row in logged]) for part in PARTS if part in logged[0]}
-        made.append(save_learning_curves(curves, "nats per image", output / "learning_curves.png"))
+        curves = {part: learning_curves(logged, part) for part in PARTS if part in logged[0]}
+        made.append(save_curves(curves, "images seen", output / "learning_curves.png", "nats per image"))
     print(*made, sep="\n")
+
+
+def learning_curves(logged: list[dict], part: str) -> dict[str, tuple[list[float], list[float]]]:
+    """One part of the loss in training and, where it was measured, on held-out images."""
+    curves = {}
+    for name, key in (("training", part), ("held out, averaged weights", f"validation_{part}")):
+        rows = [row for row in logged if key in row]
+        if rows:
+            curves[name] = ([row["images_seen"] for row in rows], [row[key] for row in rows])
+    return curves
 
 
 def as_arrays(images: torch.Tensor) -> np.ndarray:

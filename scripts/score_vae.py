@@ -25,7 +25,7 @@ from triptych.export import load_pipeline
 from triptych.losses import importance_weighted_bound, kl_to_standard_normal, negative_log_likelihood
 from triptych.seeds import keyed_generator
 
-DECODES = 2000  # images decoded at once: bounds the memory whatever the number of importance samples
+DECODES = 500  # images decoded at once: bounds the memory whatever k is, and stays in the cache of a CPU
 
 
 def main(

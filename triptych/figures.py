@@ -215,18 +215,23 @@ def save_latent_planes(
     return save(figure, path)
 
 
-def save_run_curves(
-    curves: dict[str, dict[str, tuple[Sequence[float], Sequence[float]]]], xlabel: str, path: Path, log_x: bool = False
+def save_curves(
+    curves: dict[str, dict[str, tuple[Sequence[float], Sequence[float]]]],
+    xlabel: str,
+    path: Path,
+    ylabel: str = "",
+    log_x: bool = False,
 ) -> Path:
-    """The same quantities of several runs.
+    """Each quantity in a panel of its own, with a curve for each run.
 
     Args:
         curves: by quantity, then by run: (x, y).
-        xlabel: what x is.
+        xlabel, ylabel: what x and y are.
         path: the PNG to write.
         log_x: logarithmic x.
     """
-    figure, axes = plt.subplots(1, len(curves), figsize=(5.2 * len(curves), 3.8), layout="constrained", squeeze=False)
+    width = 6.4 if len(curves) == 1 else 3.6 * len(curves)
+    figure, axes = plt.subplots(1, len(curves), figsize=(width, 3.6), layout="constrained", squeeze=False)
     for axis, (quantity, runs) in zip(axes[0], curves.items(), strict=True):
         for name, (x, y) in runs.items():
             axis.plot(x, y, label=name, linewidth=1.4, marker="o" if len(x) < 40 else None, markersize=3)
@@ -237,23 +242,10 @@ def save_run_curves(
         low, high = np.quantile(values, [0, 0.97])  # the first steps would flatten all that follows
         axis.set_ylim(low - 0.05 * (high - low) - 1e-9, high + 0.05 * (high - low) + 1e-9)
         axis.grid(alpha=0.25)
-    figure.legend(
-        *axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(runs)), frameon=False
-    )
-    return save(figure, path)
-
-
-def save_learning_curves(curves: dict[str, tuple[Sequence[float], Sequence[float]]], ylabel: str, path: Path) -> Path:
-    """Each quantity, (images seen, values), in a panel of its own."""
-    figure, axes = plt.subplots(1, len(curves), figsize=(3.6 * len(curves), 3), layout="constrained", squeeze=False)
-    for axis, (name, (x, y)) in zip(axes[0], curves.items(), strict=True):
-        axis.plot(x, y, linewidth=1.2)
-        axis.set(xlabel="images seen", title=name)
-        axis.ticklabel_format(axis="x", style="sci", scilimits=(3, 3))
-        axis.grid(alpha=0.25)
-        low, high = np.quantile(y, [0, 0.97])  # the first steps would flatten all that follows
-        axis.set_ylim(low - 0.05 * (high - low) - 1e-9, high + 0.05 * (high - low) + 1e-9)
     axes[0][0].set_ylabel(ylabel)
+    figure.legend(
+        *axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=min(3, len(runs)), frameon=False
+    )
     return save(figure, path)
 
 
