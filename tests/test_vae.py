@@ -274,6 +274,11 @@ def test_scores(main, tmp_path, likelihood):
     assert scores["n"] == 360 and len(scores["kl_per_dimension"]) == 2
     assert scores["neg_elbo"] == pytest.approx(scores["reconstruction"] + sum(scores["kl_per_dimension"]), rel=1e-5)
     assert more["importance_weighted_nll"] <= scores["importance_weighted_nll"] + 0.01 <= scores["neg_elbo"] + 0.02
+    score(folder, num_importance_samples=20, dtype="bfloat16", output=tmp_path / "rounded.json")
+    rounded = json.loads((tmp_path / "rounded.json").read_text())
+    for key in ("neg_elbo", "importance_weighted_nll"):
+        assert 0 < abs(rounded[key] - scores[key]) < 0.05, "another precision, nearly the same number"
+    assert rounded["mse"] == scores["mse"], "reconstructions are always measured in fp32"
     if likelihood == "bernoulli":
         pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
         test = load_images(DataConfig(split="test")).__getitems__(range(360))["pixels"] / 255
