@@ -1,6 +1,6 @@
 """Draw what runs have logged, one curve a run: against minutes, images or updates.
 
-    python scripts/draw_curves.py runs/vae_mnist_z2 runs/vae_mnist_mlp_z2 --quantities validation_neg_elbo \\
+    python scripts/draw_curves.py runs/vae_mnist_z2,runs/vae_mnist_mlp_z2 --quantities validation_neg_elbo \\
         --against minutes --output runs/curves.png
 
 Reads log.jsonl and timing.jsonl of each run folder, also of a run that is still training.
@@ -17,10 +17,10 @@ from triptych.figures import save_curves
 
 
 def main(
-    runs: list[Path],
-    quantities: list[str] | None = None,
+    runs: str,
+    quantities: str = "loss",
     against: Literal["minutes", "images", "updates"] = "images",
-    labels: list[str] | None = None,
+    labels: str | None = None,
     output: Path = Path("runs/curves.png"),
     ylabel: str = "",
     log_x: bool = False,
@@ -28,18 +28,20 @@ def main(
     """Draw learning curves.
 
     Args:
-        runs: run folders, '[runs/a, runs/b]'.
-        quantities: keys of log.jsonl, a panel each; the loss if not given.
+        runs: run folders, separated by commas.
+        quantities: keys of log.jsonl, separated by commas; a panel each.
         against: minutes of training (over all sessions of a run), images seen, or optimizer updates.
-        labels: what to call the runs; their folders' names if not given.
+        labels: what to call the runs, separated by commas; their folders' names if not given.
         output: the PNG to write.
         ylabel: what the quantities are measured in.
         log_x: logarithmic horizontal axis.
     """
-    if labels is not None and len(labels) != len(runs):
-        raise UserError(f"labels names {len(labels)} runs; there are {len(runs)}.")
-    curves: dict[str, dict[str, tuple[list[float], list[float]]]] = {q: {} for q in quantities or ["loss"]}
-    for folder, label in zip(runs, labels or [run.name for run in runs], strict=True):
+    folders = [Path(part.strip()) for part in runs.split(",")]
+    names = [part.strip() for part in labels.split(",")] if labels else [folder.name for folder in folders]
+    if len(set(names)) != len(folders):
+        raise UserError(f"labels: {len(folders)} runs need as many different names; there are {', '.join(names)}.")
+    curves: dict[str, dict[str, tuple[list[float], list[float]]]] = {q.strip(): {} for q in quantities.split(",")}
+    for folder, label in zip(folders, names, strict=True):
         rows = read_log(folder)
         for quantity, of_runs in curves.items():
             having = [row for row in rows if quantity in row]

@@ -355,16 +355,18 @@ def test_curves_of_several_runs(main, tmp_path):
     main(name="a", validation_split="test", validate_every=3)
     main(name="b")
     draw = importlib.import_module("draw_curves").main
-    runs = [tmp_path / "runs/a", tmp_path / "runs/b"]
+    runs = f"{tmp_path / 'runs/a'}, {tmp_path / 'runs/b'}"
     for against in ("minutes", "images", "updates"):
-        draw(runs, ["neg_elbo", "kl"], against, output=tmp_path / f"{against}.png")
+        draw(runs, "neg_elbo,kl", against, output=tmp_path / f"{against}.png")
         assert (tmp_path / f"{against}.png").exists()
-    rows = importlib.import_module("draw_curves").read_log(runs[0])
+    rows = importlib.import_module("draw_curves").read_log(tmp_path / "runs/a")
     assert [row["minutes"] for row in rows] == sorted(row["minutes"] for row in rows)
     with pytest.raises(UserError, match=r"b has logged no 'validation_kl'. It has: .*neg_elbo"):
-        draw(runs, ["validation_kl"])
+        draw(runs, "validation_kl")
     with pytest.raises(UserError, match="not a run"):
-        draw([tmp_path])
+        draw(str(tmp_path))
+    with pytest.raises(UserError, match="2 runs need as many different names"):
+        draw(runs, labels="a,a")
 
 
 def test_autoencoder_comparison(main, tmp_path):

@@ -391,8 +391,9 @@ def _refuse(parser: jsonargparse.ArgumentParser, message: str) -> None:
     unknown = re.search(r"key ['\"]?([\w.]+)|unrecognized arguments: --([\w.]+)", message, re.IGNORECASE)
     hint = ""
     if unknown:
-        near = difflib.get_close_matches(unknown.group(1) or unknown.group(2), known, n=1, cutoff=0.5)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
+        name = unknown.group(1) or unknown.group(2)
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f" Did you mean '{near[0]}'?" if near and name not in known else ""
     print(f"\nerror: {' '.join(message.split())}{hint} All settings: --help, --print_config.", file=sys.stderr)
     sys.exit(2)
 
