@@ -25,7 +25,7 @@ COLUMNS = {  # score: (title, digits)
     "reconstruction": ("reconstruction, nats", 2),
     "kl": ("KL, nats", 2),
     "mse": ("MSE", 4),
-    "psnr": ("PSNR, dB", 2),
+    "psnr": ("PSNR, dB (mean over images)", 2),
     "ssim": ("SSIM", 3),
     "active_units": ("active units", 1),
     "knn_accuracy": ("k-NN accuracy", 4),
@@ -111,8 +111,11 @@ def markdown(table: dict[int, dict[str, list[float]]], results: dict[int, list[d
             cells.append(f"{np.mean(values):.{digits}f}{spread}" if values else "")
         lines.append(f"| {latent_dim} | " + " | ".join(cells) + " |")
     some = next(iter(results.values()))
-    note = f"{some[0]['n']:,} {some[0]['split']} images of {some[0]['data']}, {some[0]['likelihood']} likelihood; mean"
-    note += f" ± standard deviation over {len(some)} seeds."
+    first = some[0]
+    note = f"{first['n']:,} {first['split']} images of {first['data']}, {first['likelihood']} likelihood"
+    if "num_importance_samples" in first:
+        note += f", k = {first['num_importance_samples']}"
+    note += f"; mean ± standard deviation over {len(some)} seeds." if len(some) > 1 else "; one seed."
     return "\n".join([*lines, "", note, ""])
 
 

@@ -12,6 +12,7 @@ matplotlib.use("Agg")  # files only: no display is needed, and none is opened
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 PIXELS_PER_INCH = 150
 
@@ -262,6 +263,8 @@ def save_comparison(scores: dict[str, dict[int, list[float]]], xlabel: str, path
         for place, seeds in zip(places, values.values(), strict=True):
             axis.scatter([place] * len(seeds), seeds, s=18, zorder=3)
         axis.set_xticks(places, [str(key) for key in values])
+        if all(isinstance(value, int) for seeds in values.values() for value in seeds):  # counts
+            axis.yaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set(xlabel=xlabel, title=title, xlim=(-0.5, len(values) - 0.5))
         axis.title.set_fontsize(9)
         axis.grid(alpha=0.25)
