@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import torch
 from diffusers import DiffusionPipeline
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from sklearn.neighbors import KNeighborsClassifier
 from tqdm.auto import tqdm
 
@@ -24,6 +23,7 @@ from triptych.data import ImageSet, load_images, to_unit_interval
 from triptych.export import load_pipeline
 from triptych.losses import importance_weighted_bound, kl_to_standard_normal, negative_log_likelihood
 from triptych.seeds import keyed_generator
+from triptych.similarity import psnr, ssim
 
 DECODES = 500  # images decoded at once: bounds the memory whatever k is, and stays in the cache of a CPU
 
@@ -69,7 +69,13 @@ def main(
         if pipe.config.likelihood == "binarized_bernoulli":
             pixels = (torch.rand(pixels.shape, generator=keyed_generator("pixels", seed, first)) < pixels).float()
         mean, logvar = pipe.encode(pixels)
-        measured = {"mean": mean, **reconstruction_quality(pixels, pipe.decode(mean))}
+        again = pipe.decode(mean)
+        measured = {
+            "mean": mean,
+            "mse": (again - pixels).square().flatten(1).mean(1),
+            "psnr": psnr(pixels, again),
+            "ssim": ssim(pixels, again),
+        }
         if pipe.vae.config.variational:
             generator = keyed_generator("posterior", seed, first)
             with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
@@ -98,21 +104,6 @@ def main(
     for key, value in scores.items():
         print(f"{key:40} {value:.4f}" if isinstance(value, float) else f"{key:40} {value}")
     print(path)
-
-
-def reconstruction_quality(pixels: torch.Tensor, again: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Of each image, (B, C, H, W) in [0, 1] twice -> (B,): squared error, PSNR in dB, SSIM (Wang et al. 2004)."""
-    window = min(7, pixels.shape[-1] - 1 + pixels.shape[-1] % 2)  # skimage's default, where the image is that large
-    ssim = [
-        structural_similarity(a, b, data_range=1.0, channel_axis=0, win_size=window)
-        for a, b in zip(pixels.numpy(), again.numpy(), strict=True)
-    ]
-    psnr = [peak_signal_noise_ratio(a, b, data_range=1.0) for a, b in zip(pixels.numpy(), again.numpy(), strict=True)]
-    return {
-        "mse": (again - pixels).square().flatten(1).mean(1),
-        "psnr": torch.tensor(psnr),
-        "ssim": torch.tensor(ssim),
-    }
 
 
 @torch.no_grad()

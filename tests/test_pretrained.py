@@ -40,8 +40,8 @@ def test_vae_draws_and_reconstructs_right_after_cloning(folder):
     assert pipeline.vae.config.latent_dim == int(folder.name.split("z")[-1])
     drawn = pipeline(16, generator=torch.Generator().manual_seed(0), output_type="pt").images
     # Digits as MNIST has them: mostly black, with white strokes; and its own drawings survive a reconstruction.
-    assert drawn.shape == (16, 1, 28, 28) and 0.05 < drawn.mean() < 0.25 and drawn.flatten(1).amax(1).min() > 0.8
-    assert (pipeline.reconstruct(drawn) - drawn).square().mean() < 0.02
+    assert drawn.shape == (16, 1, 28, 28) and 0.05 < drawn.mean() < 0.25 and drawn.flatten(1).amax(1).mean() > 0.8
+    assert (pipeline.reconstruct(drawn) - drawn).square().mean() < 0.005
 
 
 def test_vaes_are_small():

@@ -59,6 +59,34 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class NoiseConfig:
+    """How clean images are spoiled (``triptych/noise.py``). Each level is a range, drawn from anew for every image."""
+
+    # one after the other; two or more make a mixture
+    kinds: tuple[Literal["gaussian", "poisson", "salt_and_pepper", "speckle"], ...] = ("gaussian",)
+    # "gaussian": standard deviation, of 255
+    sigma: tuple[float, float] = (25.0, 25.0)
+    # "poisson": photons of a white pixel; fewer are noisier
+    peak: tuple[float, float] = (30.0, 30.0)
+    # "salt_and_pepper": fraction of pixels that become black or white
+    amount: tuple[float, float] = (0.1, 0.1)
+    # "speckle": standard deviation of the factor
+    speckle: tuple[float, float] = (0.3, 0.3)
+    # clip to [0, 255] and round, as saving to a file does; false keeps Gaussian noise Gaussian
+    clip: bool = False
+
+    def __post_init__(self) -> None:
+        check(len(self.kinds) >= 1, "noise.kinds needs at least one kind")
+        bounds = {"sigma": (0, 255), "peak": (0.1, 1e6), "amount": (0, 1), "speckle": (0, 10)}
+        for name, (least, most) in bounds.items():
+            low, high = getattr(self, name)
+            check(
+                least <= low <= high <= most,
+                f"noise.{name} must be a range [low, high] within [{least}, {most:g}], not [{low:g}, {high:g}]",
+            )
+
+
+@dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW (Loshchilov & Hutter 2019), or Muon (Jordan et al. 2024) beside it, with warm-up and decay."""
 

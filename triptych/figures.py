@@ -105,6 +105,11 @@ def save_forward_process(
     )
 
 
+def save_degradations(images: np.ndarray, titles: Sequence[str], captions: Sequence[Sequence[str]], path: Path) -> Path:
+    """Images by row, degradations by column, (images, columns, H, W, C), with a caption under each."""
+    return save(image_table(images, column_labels=titles, captions=captions, cell=1.05), path)
+
+
 def save_schedules(alphas_cumprod: dict[str, np.ndarray], timesteps: Sequence[int], path: Path) -> Path:
     """Signal left (alpha_bar) and signal-to-noise ratio in dB against t, a curve per schedule; marks at `timesteps`."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
