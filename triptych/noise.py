@@ -65,13 +65,16 @@ def degrade(images: torch.Tensor, config: NoiseConfig, generator: torch.Generato
     return to_8_bits(images) if config.clip else images
 
 
-def degrade_by_index(images: torch.Tensor, indices: Sequence[int], config: NoiseConfig, seed: int) -> torch.Tensor:
-    """Spoil test images: the noise of each is a function of (seed, its index in the data) alone.
+def degrade_by_index(
+    images: torch.Tensor, indices: Sequence[int], config: NoiseConfig, seed: int, purpose: str = "test noise"
+) -> torch.Tensor:
+    """Spoil images so that the noise of each is a function of (purpose, seed, its index) alone.
 
-    Every method that is compared sees the same noisy images, whatever its batches: (B, C, H, W) -> (B, C, H, W).
+    For test images the index is the place in the data: every method that is compared sees the same noisy images,
+    whatever its batches. In training it is the place in the stream, and the purpose another: (B, C, H, W) twice.
     """
     spoiled = [
-        degrade(image[None], config, keyed_generator("degradation", seed, index, device=images.device))
+        degrade(image[None], config, keyed_generator(purpose, seed, index, device=images.device))
         for image, index in zip(images, indices, strict=True)
     ]
     return torch.cat(spoiled)

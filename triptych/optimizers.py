@@ -52,18 +52,15 @@ def make_optimizers(
     hidden = {name: p for name, p in named.items() if p.ndim >= 2 and not name.startswith(tuple(ends))}
     if config.name == "adamw":
         hidden = {}
-    adamw = torch.optim.AdamW(
-        [p for name, p in named.items() if name not in hidden],
-        lr=config.lr,
-        betas=config.betas,
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
-    if not hidden:
-        return [adamw]
-    settings = {"lr": config.muon_lr, "weight_decay": config.weight_decay, "momentum": config.muon_momentum}
-    return [adamw, KernelMuon(hidden.values(), **settings)]
+    rest = [p for name, p in named.items() if name not in hidden]
+    optimizers: list[torch.optim.Optimizer] = []
+    if rest:
+        settings = {"lr": config.lr, "betas": config.betas, "eps": config.eps, "weight_decay": config.weight_decay}
+        optimizers.append(torch.optim.AdamW(rest, fused=True, **settings))
+    if hidden:
+        settings = {"lr": config.muon_lr, "weight_decay": config.weight_decay, "momentum": config.muon_momentum}
+        optimizers.append(KernelMuon(hidden.values(), **settings))
+    return optimizers
 
 
 def make_lr_schedulers(

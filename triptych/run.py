@@ -261,6 +261,11 @@ class Run:
         """Uniform integers in [0, high) of this step, (size,)."""
         return self._share(lambda shape, **where: torch.randint(high, shape, **where), size)
 
+    def positions(self, size: int) -> range:
+        """Places of this step's images in the stream of all that the run sees, the same however many processes."""
+        first = (self.step * self.num_processes + self.process_index) * size
+        return range(first, first + size)
+
     def accumulate(self, *models: Any) -> Any:
         """accelerate's context: processes exchange gradients at the last step of an update only."""
         return self.accelerator.accumulate(*models)

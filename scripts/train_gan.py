@@ -1,0 +1,176 @@
+"""Train a generator to restore noisy images against a discriminator that compares them with clean ones.
+
+    accelerate launch --config_file accelerate_config.yaml scripts/train_gan.py --config configs/demo/gan_digits.yaml
+
+Goodfellow et al. 2014; conditioned on the noisy image, Isola et al. 2017. With --adversarial_weight 0 it is plain
+regression: the baseline. Add --resume latest to continue, --print_config to see every setting.
+Writes runs/<name>/: log.jsonl (every part of both losses), checkpoints/, samples/, and pipeline/.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from diffusers.training_utils import EMAModel
+
+from models.gan import DenoisingUNet, PatchDiscriminator
+from models.pipeline_denoiser import DenoiserPipeline
+from triptych.config import GanConfig, command
+from triptych.data import ImageSet, load_images, to_images
+from triptych.export import averaged_weights, model_card, save_pipeline
+from triptych.figures import save_image_grid
+from triptych.losses import (
+    discriminator_accuracies,
+    discriminator_loss,
+    feature_matching,
+    flip_horizontally,
+    generator_loss,
+    r1_penalty,
+    restoration_loss,
+)
+from triptych.noise import degrade_by_index
+from triptych.optimizers import make_lr_schedulers, make_optimizers
+from triptych.run import Run
+
+
+def main(config: GanConfig) -> None:
+    run = Run(config)
+    images = load_images(config.data)
+    game = config.adversarial_weight > 0
+
+    torch.manual_seed(config.seed)
+    generator = DenoisingUNet(images.channels, **dataclasses.asdict(config.generator)).to(run.device)
+    discriminator = PatchDiscriminator(images.channels, **dataclasses.asdict(config.discriminator)).to(run.device)
+    g_optimizers = make_optimizers(generator, config.optimizer, ends=("head", "tail"))
+    d_optimizers = make_optimizers(discriminator, config.discriminator_optimizer, ends=("blocks.0", "to_logits"))
+    lr_schedulers = [
+        *make_lr_schedulers(g_optimizers, config.optimizer, config.num_updates),
+        *make_lr_schedulers(d_optimizers, config.discriminator_optimizer, config.num_updates),
+    ]
+    ema = EMAModel(
+        generator.parameters(), decay=config.ema.decay, use_ema_warmup=True, power=config.ema.power, foreach=True
+    )
+    generator, discriminator, *optimizers = run.prepare(
+        images, [ema, *lr_schedulers], generator, discriminator, *g_optimizers, *d_optimizers
+    )
+    g_optimizers, d_optimizers = optimizers[: len(g_optimizers)], optimizers[len(g_optimizers) :]
+    judge = run.accelerator.unwrap_model(discriminator)  # the same network, when the generator learns from it
+
+    for clean, _ in run.batches():  # (B, C, H, W) in [-1, 1]
+        with run.accumulate(generator, discriminator):
+            if config.horizontal_flip:
+                clean = flip_horizontally(clean, run.rand(len(clean)) < 0.5)
+            noisy = degrade_by_index(clean, run.positions(len(clean)), config.noise, config.seed, "training noise")
+            restored = generator(noisy)
+
+            # The discriminator: clean images are real, restored ones are not (Goodfellow et al. 2014, algorithm 1).
+            if game:
+                penalized = config.r1_weight > 0 and run.step % config.r1_every == 0
+                shown = clean.detach().requires_grad_(penalized)
+                real, fake = discriminator(torch.cat([shown, restored.detach()]), torch.cat([noisy, noisy]))[0].chunk(2)
+                d_loss = discriminator_loss(config.adversarial, real, fake)
+                run.log(loss_discriminator=d_loss)
+                if penalized:
+                    r1 = r1_penalty(real, shown)
+                    d_loss = d_loss + config.r1_weight * config.r1_every * r1
+                    run.log(r1=r1)
+                run.accelerator.backward(d_loss)
+                # Both at 1: the generator deceives nobody; both near 0.5: the discriminator sees no difference.
+                accuracies = discriminator_accuracies(config.adversarial, real, fake)
+                run.log(accuracy_real=accuracies[0], accuracy_restored=accuracies[1])
+                take_step(
+                    run, discriminator, d_optimizers, config.discriminator_optimizer.max_grad_norm, "discriminator"
+                )
+
+            # The generator: near the clean image, and real to the discriminator.
+            reconstruction = restoration_loss(config.reconstruction, restored, clean)
+            g_loss = config.reconstruction_weight * reconstruction
+            run.log(reconstruction=reconstruction, psnr=psnr(restored.detach(), clean))
+            if game and run.update >= config.num_discriminator_warmup_updates:
+                judge.requires_grad_(False)  # it judges, and learns nothing from this
+                real, real_features = judge(clean, noisy)
+                fake, fake_features = judge(restored, noisy)
+                judge.requires_grad_(True)
+                adversarial = generator_loss(config.adversarial, real, fake)
+                matching = feature_matching(real_features, fake_features)
+                g_loss = g_loss + config.adversarial_weight * adversarial + config.feature_matching_weight * matching
+                run.log(adversarial=adversarial, feature_matching=matching)
+            run.accelerator.backward(g_loss)
+            run.log(loss_generator=g_loss, lr=g_optimizers[0].param_groups[0]["lr"])
+            take_step(run, generator, g_optimizers, config.optimizer.max_grad_norm, "generator")
+        if run.updated:
+            for lr_scheduler in lr_schedulers:
+                lr_scheduler.step()
+            ema.step(generator.parameters())
+        if run.due(config.run.sample_every) and run.is_main:
+            with averaged_weights(ema, run.accelerator.unwrap_model(generator)) as averaged:
+                draw_samples(averaged, images, run, config)
+
+    if run.is_main:
+        with averaged_weights(ema, run.accelerator.unwrap_model(generator)) as averaged:
+            folder = run.folder / "pipeline"
+            save_pipeline(DenoiserPipeline(averaged), folder, card=describe(config, run, averaged))
+            print(f"Saved the pipeline to {folder}, samples in {run.folder / 'samples'}.")
+    run.finish()
+
+
+def take_step(run: Run, model: torch.nn.Module, optimizers: list, max_grad_norm: float | None, name: str) -> None:
+    """Clip, step, and forget the gradients; accelerate skips the step until an update's last batch."""
+    if run.updated and max_grad_norm is not None:
+        run.log(**{f"grad_norm_{name}": run.accelerator.clip_grad_norm_(model.parameters(), max_grad_norm)})
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def psnr(restored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+    """In dB, mean over the batch, images in [-1, 1]: (B, C, H, W) twice -> ()."""
+    return (10 * torch.log10(4 / (restored - clean).square().flatten(1).mean(1))).mean()
+
+
+@torch.no_grad()
+def draw_samples(generator: DenoisingUNet, images: ImageSet, run: Run, config: GanConfig) -> None:
+    """Clean, noisy, restored: the same images and the same noise every time."""
+    count = min(config.num_samples, len(images))
+    clean = to_images(images.__getitems__(range(count))["pixels"]).to(run.device)
+    noisy = degrade_by_index(clean, range(count), config.noise, config.seed)
+    rows = torch.stack([clean, noisy, generator(noisy)]) / 2 + 0.5
+    path = run.folder / "samples" / f"update_{run.update + 1:08d}.png"
+    save_image_grid(rows.permute(0, 1, 3, 4, 2).cpu().numpy(), path, row_labels=["clean", "noisy", "restored"])
+
+
+def describe(config: GanConfig, run: Run, generator: DenoisingUNet) -> str:
+    levels = {"gaussian": "sigma", "poisson": "peak", "salt_and_pepper": "amount", "speckle": "speckle"}
+    noise = ", then ".join(
+        f"{kind} ({levels[kind]} {getattr(config.noise, levels[kind])})" for kind in config.noise.kinds
+    )
+    game = (
+        f"{config.adversarial}, weight {config.adversarial_weight:g}"
+        if config.adversarial_weight
+        else "none: regression"
+    )
+    facts = {
+        "data": config.data.path,
+        "noise": noise,
+        "reconstruction loss": f"{config.reconstruction}, weight {config.reconstruction_weight:g}",
+        "adversarial loss": game,
+        "parameters": f"{sum(p.numel() for p in generator.parameters()):,}",
+        "updates": f"{run.update:,}",
+        "images seen": f"{run.images_seen:,}",
+        "minutes": f"{run.seconds / 60:.1f}",
+        "device": run.device_name,
+        "precision": run.accelerator.mixed_precision,
+        "seed": config.seed,
+    }
+    usage = (
+        "from diffusers import DiffusionPipeline\nfrom PIL import Image\n\n"
+        'pipeline = DiffusionPipeline.from_pretrained("<this folder or repository>", trust_remote_code=True)\n'
+        'pipeline(Image.open("noisy.png")).images[0].save("restored.png")'
+    )
+    notes = "Trained with Triptych's `scripts/train_gan.py`."
+    return model_card(f"{config.name}: image restoration", ["gan", "denoising", "image-to-image"], facts, usage, notes)
+
+
+if __name__ == "__main__":
+    command(main, GanConfig)

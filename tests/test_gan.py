@@ -1,0 +1,407 @@
+"""The denoising GAN: its losses against torch, its networks, its training under accelerate, its pipeline elsewhere."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, TINY, environment
+from diffusers import DiffusionPipeline
+from PIL import Image
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
+from models.gan import DenoisingUNet, PatchDiscriminator
+from models.pipeline_denoiser import DenoiserPipeline, fade, starts
+from triptych.config import GanConfig, NoiseConfig, UserError, command
+from triptych.data import load_images, to_images
+from triptych.losses import (
+    discriminator_accuracies,
+    discriminator_loss,
+    feature_matching,
+    generator_loss,
+    r1_penalty,
+    restoration_loss,
+)
+from triptych.noise import degrade_by_index
+from triptych.run import Run
+
+KINDS = ["non_saturating", "least_squares", "hinge", "relativistic"]
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# ---- losses ------------------------------------------------------------------------------------------------
+
+
+def test_non_saturating_is_binary_cross_entropy():
+    real, fake = torch.randn(2, 4, 1, 3, 3, generator=seeded())
+    ones, zeros = torch.ones_like(real), torch.zeros_like(real)
+    bce = F.binary_cross_entropy_with_logits
+    torch.testing.assert_close(discriminator_loss("non_saturating", real, fake), bce(real, ones) + bce(fake, zeros))
+    torch.testing.assert_close(generator_loss("non_saturating", real, fake), bce(fake, ones))
+
+
+def test_least_squares_and_hinge_are_torchs():
+    real, fake = torch.randn(2, 4, 1, 3, 3, generator=seeded())
+    ones = torch.ones_like(real)
+    expected = 0.5 * (F.mse_loss(real, ones) + F.mse_loss(fake, 0 * ones))
+    torch.testing.assert_close(discriminator_loss("least_squares", real, fake), expected)
+    torch.testing.assert_close(generator_loss("least_squares", real, fake), 0.5 * F.mse_loss(fake, ones))
+    hinge = F.hinge_embedding_loss
+    expected = hinge(1 + real * 0 + (real - 1), -ones, margin=1.0) + hinge(-fake, -ones, margin=1.0)
+    torch.testing.assert_close(discriminator_loss("hinge", real, fake), expected)
+    torch.testing.assert_close(generator_loss("hinge", real, fake), -fake.mean())
+
+
+def test_relativistic_depends_on_differences_alone():
+    real, fake = torch.randn(2, 4, 1, 3, 3, generator=seeded())
+    for loss in (discriminator_loss, generator_loss):
+        torch.testing.assert_close(loss("relativistic", real, fake), loss("relativistic", real + 7, fake + 7))
+    torch.testing.assert_close(
+        discriminator_loss("relativistic", real, fake), generator_loss("relativistic", fake, real)
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_side_pulls_its_own_way(kind):
+    """The discriminator raises real and lowers fake logits; the generator raises the fake ones."""
+    real, fake = (torch.full((8,), 0.3, requires_grad=True) for _ in range(2))
+    d_real, d_fake = torch.autograd.grad(discriminator_loss(kind, real, fake), (real, fake))
+    (g_fake,) = torch.autograd.grad(generator_loss(kind, real, fake), fake)
+    assert (d_real < 0).all() and (d_fake > 0).all() and (g_fake < 0).all()
+    good = discriminator_accuracies(kind, torch.full((8,), 2.0), torch.full((8,), -2.0))
+    bad = discriminator_accuracies(kind, torch.full((8,), -2.0), torch.full((8,), 2.0))
+    assert good == (1, 1) and bad == (0, 0)
+
+
+def test_r1_of_a_linear_judge_is_half_its_squared_weight():
+    weight = torch.randn(1, 3, 4, 4, generator=seeded()).requires_grad_(True)
+    images = torch.randn(5, 3, 4, 4, generator=seeded(1)).requires_grad_(True)
+    penalty = r1_penalty((images * weight).flatten(1).sum(1), images)
+    torch.testing.assert_close(penalty, 0.5 * weight.square().sum())
+    torch.testing.assert_close(torch.autograd.grad(penalty, weight)[0], weight)
+
+
+def test_restoration_losses_are_torchs():
+    a, b = torch.randn(2, 3, 1, 4, 4, generator=seeded())
+    torch.testing.assert_close(restoration_loss("l1", a, b), F.l1_loss(a, b))
+    torch.testing.assert_close(restoration_loss("l2", a, b), F.mse_loss(a, b))
+    torch.testing.assert_close(restoration_loss("charbonnier", a, b), F.l1_loss(a, b), atol=1e-3, rtol=0)
+    assert feature_matching([a, b], [a, b]) == 0
+    torch.testing.assert_close(feature_matching([a, a], [a, b]), F.l1_loss(a, b) / 2)
+
+
+# ---- networks ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(8, 8), (13, 29), (3, 5), (32, 32)])
+@pytest.mark.parametrize(("channels", "unshuffle"), [(1, 1), (3, 2)])
+def test_any_size_goes_in_and_comes_out(size, channels, unshuffle):
+    network = DenoisingUNet(channels, (8, 16, 16), 1, unshuffle)
+    noisy = torch.randn(2, channels, *size, generator=seeded())
+    restored = network(noisy)
+    assert restored.shape == noisy.shape
+    restored.square().mean().backward()
+    assert all(p.grad is not None for p in network.parameters())
+
+
+def test_odd_sizes_are_padded_by_repeating_the_edge():
+    network = DenoisingUNet(1, (8, 16), 1, 2)
+    noisy = torch.randn(1, 1, 13, 29, generator=seeded())
+    padded = F.pad(noisy, (0, 3, 0, 3), mode="replicate")
+    torch.testing.assert_close(network(noisy), network(padded)[..., :13, :29])
+
+
+def test_without_biases_it_is_homogeneous():
+    """f(a x) = a f(x): Mohan et al. 2020, section 3."""
+    noisy = torch.randn(1, 3, 16, 16, generator=seeded())
+    plain, biased = (DenoisingUNet(3, (8, 16), 1, 2, bias=bias) for bias in (False, True))
+    torch.testing.assert_close(plain(3 * noisy), 3 * plain(noisy))
+    assert not torch.allclose(biased(3 * noisy), 3 * biased(noisy))
+
+
+def test_noise_prediction_is_subtracted():
+    noisy = torch.randn(1, 3, 8, 8, generator=seeded())
+    as_noise, as_sample = (DenoisingUNet(3, (8,), 1, 1, kind) for kind in ("noise", "sample"))
+    as_sample.load_state_dict(as_noise.state_dict())
+    torch.testing.assert_close(as_noise(noisy), noisy - as_sample(noisy))
+    with pytest.raises(ValueError, match="prediction_type"):
+        DenoisingUNet(prediction_type="velocity")
+
+
+def test_the_judge_sees_patches_and_the_noisy_image():
+    judge = PatchDiscriminator(3, (8, 16, 16)).eval()
+    images, noisy = torch.randn(2, 2, 3, 32, 32, generator=seeded())
+    logits, features = judge(images, noisy)
+    assert logits.shape == (2, 1, 8, 8) and [f.shape[1] for f in features] == [8, 16, 16]
+    assert not torch.allclose(judge(images, 0 * noisy)[0], logits)
+    weight = judge.blocks[0].weight.flatten(1)
+    assert torch.linalg.matrix_norm(weight, 2) < 1.5, "spectral norm holds the layer's gain near 1"
+
+
+# ---- pipeline ----------------------------------------------------------------------------------------------
+
+
+def make_pipeline(channels: int = 3) -> DenoiserPipeline:
+    torch.manual_seed(0)
+    return DenoiserPipeline(DenoisingUNet(channels, (8, 16), 1, 2).eval())
+
+
+def test_images_of_all_kinds_and_sizes():
+    pipeline = make_pipeline()
+    generator = np.random.default_rng(0)
+    pictures = [
+        Image.fromarray(generator.integers(0, 256, (h, w, 3), dtype=np.uint8))
+        for h, w in ((20, 31), (16, 16), (20, 31))
+    ]
+    restored = pipeline(pictures).images
+    assert [r.size for r in restored] == [p.size for p in pictures]
+    alone = pipeline(pictures[2]).images[0]
+    assert np.abs(np.asarray(alone, dtype=int) - np.asarray(restored[2], dtype=int)).max() <= 1
+    tensor = torch.stack([torch.from_numpy(np.asarray(pictures[i])).permute(2, 0, 1) / 255 for i in (0, 2)])
+    as_tensors = pipeline(tensor, output_type="pt").images
+    expected = (pipeline.denoiser(tensor * 2 - 1) / 2 + 0.5).clamp(0, 1)
+    torch.testing.assert_close(torch.stack(as_tensors), expected)
+    assert np.abs(np.asarray(restored[0]) / 255 - pipeline(tensor, output_type="np").images[0]).max() < 0.01
+    grey = make_pipeline(channels=1)(pictures[0]).images[0]
+    assert grey.mode == "L" and grey.size == pictures[0].size
+
+
+def test_tiles_leave_no_seam():
+    """Where a quarter of the overlap is more than the network sees, tiles give what the whole image gives."""
+    image = torch.rand(3, 331, 150, generator=seeded())
+    pipeline = make_pipeline()
+    whole = pipeline(image, tile=400, output_type="pt").images[0]
+    torch.testing.assert_close(pipeline(image, tile=208, overlap=104, output_type="pt").images[0], whole)
+    with torch.no_grad():
+        for parameter in pipeline.denoiser.parameters():
+            parameter.zero_()
+    torch.testing.assert_close(pipeline(image, tile=32, overlap=7, output_type="pt").images[0], image)
+
+
+@pytest.mark.parametrize("align", [1, 4])
+@pytest.mark.parametrize(("length", "tile", "overlap"), [(10, 16, 4), (100, 32, 8), (33, 32, 16), (64, 32, 0)])
+def test_tiles_cover_everything(length, tile, overlap, align):
+    begins = starts(length, tile, overlap, align)
+    total = torch.zeros(length)
+    for begin in begins:
+        size = min(tile, length - begin)
+        assert size > 0 and begin % align == 0
+        total[begin : begin + size] += fade(begin, size, length, overlap)
+    assert (total > 0).all() and begins[-1] + tile >= length
+    assert all(b - a <= max(align, tile - overlap) for a, b in pairwise(begins))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda p: p([]), "No image"),
+        (lambda p: p(torch.rand(2, 1, 8, 8)), r"\(3, H, W\)"),
+        (lambda p: p(torch.rand(3, 8, 8), output_type="jpeg"), "output_type"),
+        (lambda p: p(torch.rand(3, 8, 8), tile=8, overlap=5), "overlap"),
+    ],
+)
+def test_pipeline_refuses(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(make_pipeline())
+
+
+TRAVELLER = """
+import sys
+sys.modules["models"] = sys.modules["triptych"] = None
+import torch
+from diffusers import DiffusionPipeline
+for folder, again in (("saved", "again"), ("again", "third")):
+    pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
+    image = torch.linspace(0, 1, 3 * 20 * 20).view(3, 20, 20)
+    torch.save(pipeline(image, output_type="pt").images[0], folder + ".pt")
+    pipeline.save_pretrained(again)
+"""
+
+
+def test_pipeline_travels(tmp_path):
+    pipeline = make_pipeline()
+    pipeline.save_pretrained(tmp_path / "original")
+    shutil.copytree(tmp_path / "original", tmp_path / "saved")
+    env = {key: value for key, value in environment().items() if key != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, "-c", TRAVELLER], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    expected = pipeline(torch.linspace(0, 1, 3 * 20 * 20).view(3, 20, 20), output_type="pt").images[0]
+    for name in ("saved", "again"):
+        torch.testing.assert_close(torch.load(tmp_path / f"{name}.pt"), expected)
+
+
+# ---- training ----------------------------------------------------------------------------------------------
+
+SMALL = {
+    "generator.block_out_channels": "[8, 16]",
+    "generator.layers_per_block": "1",
+    "discriminator.block_out_channels": "[8, 16]",
+    "discriminator_optimizer.num_warmup_updates": "2",
+    "feature_matching_weight": "0.1",
+    "r1_weight": "0.1",
+    "r1_every": "4",
+    "num_discriminator_warmup_updates": "4",
+}
+
+
+def gan_flags(**changes: str) -> list[str]:
+    keep = {k: v for k, v in TINY.items() if k.startswith(("data.", "run.", "batch", "num_", "grad", "opt", "hor"))}
+    settings = keep | SMALL | {key.replace("__", "."): str(value) for key, value in changes.items()}
+    return [part for key, value in settings.items() for part in (f"--{key}", value)]
+
+
+@pytest.fixture
+def main(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    script = importlib.import_module("train_gan")
+
+    def call(**changes: str) -> list[dict]:
+        monkeypatch.setattr(sys, "argv", ["train_gan.py", *gan_flags(**changes)])
+        configs = []
+        command(lambda config: configs.append(config), GanConfig)
+        script.main(configs[0])
+        return [json.loads(line) for line in (tmp_path / f"runs/{changes['name']}/log.jsonl").read_text().splitlines()]
+
+    return call
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_part_is_logged_apart(main, kind):
+    rows = main(name="x", adversarial=kind, run__log_every=4)
+    always = {"loss_generator", "loss_discriminator", "reconstruction", "psnr", "accuracy_real", "accuracy_restored"}
+    assert all(always | {"grad_norm_generator", "grad_norm_discriminator", "r1"} <= row.keys() for row in rows)
+    assert "adversarial" not in rows[0], "in the warm-up the generator minimises the reconstruction alone"
+    for row in rows[1:]:
+        parts = row["reconstruction"] + 0.01 * row["adversarial"] + 0.1 * row["feature_matching"]
+        assert row["loss_generator"] == pytest.approx(parts, rel=1e-4)
+
+
+def test_regression_has_no_game(main, tmp_path):
+    """adversarial_weight 0: no discriminator anywhere in the log, and its weights stay as they were."""
+    rows = main(name="x", adversarial_weight="0", feature_matching_weight="0")
+    assert not any(key in row for row in rows for key in ("loss_discriminator", "adversarial", "accuracy_real"))
+    states = [torch.load(p, weights_only=False) for p in (tmp_path / "runs/x/checkpoints").glob("*12/optimizer*.bin")]
+    assert sum(bool(state["state"]) for state in states) == 2, "Muon and AdamW of the generator; nothing of the judge"
+
+
+def test_the_generator_never_trains_the_judge(main, monkeypatch):
+    """With a learning rate of next to nothing for the judge, only its own step could move it; gradients don't leak."""
+    script = importlib.import_module("train_gan")
+    seen = []
+    original = script.take_step
+
+    def watch(run, model, optimizers, norm, name):
+        if name == "generator":
+            judge = run.accelerator._models[1]
+            seen.append(all(p.grad is None or not p.grad.any() for p in judge.parameters()))
+        original(run, model, optimizers, norm, name)
+
+    monkeypatch.setattr(script, "take_step", watch)
+    main(name="x", gradient_accumulation_steps="1")
+    assert seen and all(seen)
+
+
+def test_training_restores(main, tmp_path):
+    """Regression on the digits: far better than doing nothing, on test images it has not seen."""
+    main(
+        name="x",
+        adversarial_weight="0",
+        feature_matching_weight="0",
+        num_updates="300",
+        optimizer__name="adamw",
+        optimizer__lr="2e-3",
+        batch_size="32",
+        gradient_accumulation_steps="1",
+        generator__pixel_unshuffle="1",
+        noise__sigma="[50, 50]",
+        horizontal_flip="false",
+    )
+    pipeline = DiffusionPipeline.from_pretrained(tmp_path / "runs/x/pipeline", trust_remote_code=True)
+    config = GanConfig(noise=NoiseConfig(sigma=(50, 50)))
+    clean = to_images(load_images(config.data).__getitems__(range(200))["pixels"])
+    noisy = degrade_by_index(clean, range(200), config.noise, seed=9)
+    restored = torch.stack(pipeline(noisy / 2 + 0.5, output_type="pt").images) * 2 - 1
+    before, after = ((x - clean).square().mean() for x in (noisy, restored))
+    assert after < before / 2, f"{10 * torch.log10(before / after):.1f} dB gained"
+
+
+def test_resume_is_exact_for_both_networks(main, tmp_path):
+    whole = main(name="whole")
+    original = Run.positions
+
+    def dies(self, size):
+        if self.update == 7:
+            raise KeyboardInterrupt
+        return original(self, size)
+
+    Run.positions = dies
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            main(name="broken")
+    finally:
+        Run.positions = original
+    assert main(name="broken", resume="latest") == whole
+    for name in ("model.safetensors", "model_1.safetensors"):
+        a, b = (load_file(tmp_path / f"runs/{run}/checkpoints/update_00000012/{name}") for run in ("whole", "broken"))
+        assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_bad_input(main):
+    for wrong in (
+        {"noise__sigma": "[-5, 5]"},
+        {"noise__sigma": "[0, 300]"},
+        {"adversarial_weight": "0"},
+        {"generator__prediction_type": "velocity"},
+    ):
+        with pytest.raises(SystemExit):
+            main(name="x", **wrong)
+    with pytest.raises(UserError, match="does not exist"):
+        main(name="x", data__path="./nothing")
+
+
+def test_the_demo_config_parses(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["x", "--config", str(ROOT / "configs/demo/gan_digits.yaml")])
+    configs = []
+    command(lambda config: configs.append(config), GanConfig)
+    assert configs[0].noise.sigma == (50, 50)
+
+
+def test_restoring_files(tmp_path, capsys):
+    restore = importlib.import_module("restore").main
+    make_pipeline().save_pretrained(tmp_path / "pipeline")
+    source = tmp_path / "in"
+    (source / "sub").mkdir(parents=True)
+    Image.new("RGB", (40, 23), "red").save(source / "a.jpg")
+    Image.new("RGBA", (17, 17), "blue").save(source / "sub/b.png")
+    (source / "broken.png").write_bytes(b"no image")
+    (source / "notes.txt").write_text("left alone")
+    restore(str(tmp_path / "pipeline"), source, tmp_path / "out")
+    sizes = {str(p.relative_to(tmp_path / "out")): Image.open(p).size for p in (tmp_path / "out").rglob("*.png")}
+    assert sizes == {"a.png": (40, 23), "sub/b.png": (17, 17)}
+    said = capsys.readouterr()
+    assert "2 of 3 images" in said.out and "broken.png cannot be read" in said.err
+    restore(str(tmp_path / "pipeline"), source / "a.jpg", tmp_path / "one")
+    assert np.array_equal(
+        np.asarray(Image.open(tmp_path / "one/a.png")), np.asarray(Image.open(tmp_path / "out/a.png"))
+    )
+    for arguments, message in (
+        ((source / "nothing", tmp_path / "x"), "does not exist"),
+        ((source, tmp_path / "out"), "not empty"),
+        ((tmp_path / "one/../pipeline/denoiser", tmp_path / "x"), "holds no images"),
+    ):
+        with pytest.raises(UserError, match=message):
+            restore(str(tmp_path / "pipeline"), *arguments)
+    Image.new("RGB", (8, 8)).save(source / "a.png")
+    with pytest.raises(UserError, match="written twice"):
+        restore(str(tmp_path / "pipeline"), source, tmp_path / "x")
