@@ -18,7 +18,7 @@ from models.gan import DenoisingUNet, PatchDiscriminator
 from models.pipeline_denoiser import DenoiserPipeline
 from triptych.config import GanConfig, command
 from triptych.data import ImageSet, load_images, to_images
-from triptych.export import averaged_weights, model_card, save_pipeline
+from triptych.export import averaged_weights, model_card, save_pipeline, start_from
 from triptych.figures import save_image_grid
 from triptych.losses import (
     discriminator_accuracies,
@@ -31,16 +31,19 @@ from triptych.losses import (
 )
 from triptych.noise import degrade_by_index
 from triptych.optimizers import make_lr_schedulers, make_optimizers
+from triptych.photos import PhotoSet, load_photos
 from triptych.run import Run
 
 
 def main(config: GanConfig) -> None:
     run = Run(config)
-    images = load_images(config.data)
+    images = load_training_images(config)
     game = config.adversarial_weight > 0
 
     torch.manual_seed(config.seed)
     generator = DenoisingUNet(images.channels, **dataclasses.asdict(config.generator)).to(run.device)
+    if config.generator_init:
+        start_from(generator, config.generator_init, "denoiser")
     discriminator = PatchDiscriminator(images.channels, **dataclasses.asdict(config.discriminator)).to(run.device)
     g_optimizers = make_optimizers(generator, config.optimizer, ends=("head", "tail"))
     d_optimizers = make_optimizers(discriminator, config.discriminator_optimizer, ends=("blocks.0", "to_logits"))
@@ -57,11 +60,14 @@ def main(config: GanConfig) -> None:
     g_optimizers, d_optimizers = optimizers[: len(g_optimizers)], optimizers[len(g_optimizers) :]
     judge = run.accelerator.unwrap_model(discriminator)  # the same network, when the generator learns from it
 
-    for clean, _ in run.batches():  # (B, C, H, W) in [-1, 1]
+    for clean, _ in run.batches():  # (B, C, H, W) in [-1, 1]; of pairs (B, 2 C, H, W)
         with run.accumulate(generator, discriminator):
             if config.horizontal_flip:
                 clean = flip_horizontally(clean, run.rand(len(clean)) < 0.5)
-            noisy = degrade_by_index(clean, run.positions(len(clean)), config.noise, config.seed, "training noise")
+            if config.paired:
+                clean, noisy = clean.chunk(2, dim=1)
+            else:
+                noisy = degrade_by_index(clean, run.positions(len(clean)), config.noise, config.seed, "training noise")
             restored = generator(noisy)
 
             # The discriminator: clean images are real, restored ones are not (Goodfellow et al. 2014, algorithm 1).
@@ -115,6 +121,12 @@ def main(config: GanConfig) -> None:
     run.finish()
 
 
+def load_training_images(config: GanConfig) -> ImageSet | PhotoSet:
+    if config.crop_size is None:
+        return load_images(config.data)
+    return load_photos(config.data, config.crop_size, config.paired, seed=config.seed)
+
+
 def take_step(run: Run, model: torch.nn.Module, optimizers: list, max_grad_norm: float | None, name: str) -> None:
     """Clip, step, and forget the gradients; accelerate skips the step until an update's last batch."""
     if run.updated and max_grad_norm is not None:
@@ -130,21 +142,20 @@ def psnr(restored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def draw_samples(generator: DenoisingUNet, images: ImageSet, run: Run, config: GanConfig) -> None:
+def draw_samples(generator: DenoisingUNet, images: ImageSet | PhotoSet, run: Run, config: GanConfig) -> None:
     """Clean, noisy, restored: the same images and the same noise every time."""
     count = min(config.num_samples, len(images))
     clean = to_images(images.__getitems__(range(count))["pixels"]).to(run.device)
-    noisy = degrade_by_index(clean, range(count), config.noise, config.seed)
+    if config.paired:
+        clean, noisy = clean.chunk(2, dim=1)
+    else:
+        noisy = degrade_by_index(clean, range(count), config.noise, config.seed)
     rows = torch.stack([clean, noisy, generator(noisy)]) / 2 + 0.5
     path = run.folder / "samples" / f"update_{run.update + 1:08d}.png"
     save_image_grid(rows.permute(0, 1, 3, 4, 2).cpu().numpy(), path, row_labels=["clean", "noisy", "restored"])
 
 
 def describe(config: GanConfig, run: Run, generator: DenoisingUNet) -> str:
-    levels = {"gaussian": "sigma", "poisson": "peak", "salt_and_pepper": "amount", "speckle": "speckle"}
-    noise = ", then ".join(
-        f"{kind} ({levels[kind]} {getattr(config.noise, levels[kind])})" for kind in config.noise.kinds
-    )
     game = (
         f"{config.adversarial}, weight {config.adversarial_weight:g}"
         if config.adversarial_weight
@@ -152,7 +163,7 @@ def describe(config: GanConfig, run: Run, generator: DenoisingUNet) -> str:
     )
     facts = {
         "data": config.data.path,
-        "noise": noise,
+        "noise": "of the pairs" if config.paired else config.noise.describe(),
         "reconstruction loss": f"{config.reconstruction}, weight {config.reconstruction_weight:g}",
         "adversarial loss": game,
         "parameters": f"{sum(p.numel() for p in generator.parameters()):,}",

@@ -85,6 +85,18 @@ class NoiseConfig:
                 f"noise.{name} must be a range [low, high] within [{least}, {most:g}], not [{low:g}, {high:g}]",
             )
 
+    def describe(self) -> str:
+        """For people: "gaussian (sigma 0-55)", the kinds in their order."""
+        levels = {"gaussian": "sigma", "poisson": "peak", "salt_and_pepper": "amount", "speckle": "speckle"}
+
+        def level(name: str) -> str:
+            low, high = getattr(self, name)
+            return f"{name} {low:g}" if low == high else f"{name} {low:g}-{high:g}"
+
+        return ", then ".join(f"{kind} ({level(levels[kind])})" for kind in self.kinds) + (
+            ", in 8 bits" if self.clip else ""
+        )
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -406,9 +418,15 @@ class GanConfig(ExperimentConfig):
     """Restoration by a generator against a discriminator: ``scripts/train_gan.py``."""
 
     name: str = "gan"
+    # side of the random squares cut from images of any sizes; null = the images are square and all alike
+    crop_size: int | None = None
+    # the data holds pairs, in folders "noisy" and "clean" under the same names; nothing is then spoiled
+    paired: bool = False
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    # a saved denoiser whose weights the generator starts from, such as a regression's (Wang et al. 2018, ESRGAN)
+    generator_init: str | None = None
     # of the discriminator; `optimizer` is the generator's
     discriminator_optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(betas=(0.5, 0.9)))
     ema: EmaConfig = field(default_factory=lambda: EmaConfig(decay=0.999))
@@ -433,6 +451,8 @@ class GanConfig(ExperimentConfig):
         super().__post_init__()
         for key in ("reconstruction_weight", "adversarial_weight", "feature_matching_weight", "r1_weight"):
             check(getattr(self, key) >= 0, f"{key} must be 0 or more")
+        check(self.crop_size is None or self.crop_size >= 8, "crop_size must be at least 8")
+        check(not self.paired or self.crop_size is not None, "paired images may be of any sizes: set crop_size too")
         check(
             self.reconstruction_weight + self.adversarial_weight > 0,
             "reconstruction_weight and adversarial_weight are both 0: there is nothing to learn",

@@ -38,11 +38,14 @@ class ImageSet(torch.utils.data.Dataset):
         image_size: side in pixels.
         class_names: names by label id, or None.
         num_skipped: images left out because they could not be decoded.
+        by_visit: whether the loader asks for visits (:class:`BatchOrder`) instead of indices.
     """
+
+    by_visit = False
 
     def __init__(
         self,
-        source: np.ndarray | _Records,
+        source: np.ndarray | Records,
         labels: np.ndarray | None,
         class_names: list[str] | None,
         channels: int,
@@ -79,6 +82,14 @@ class ImageSet(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         return {key: value[0] for key, value in self.__getitems__([index]).items()}
 
+    def whole(self, index: int) -> torch.Tensor:
+        """Image `index`, uint8 (C, H, W)."""
+        return self[index]["pixels"]
+
+    def label(self, index: int) -> int:
+        """Class of image `index`, -1 where there are none."""
+        return int(self[index]["labels"])
+
 
 def to_images(pixels: torch.Tensor) -> torch.Tensor:
     """uint8 in 0..255 -> float in [-1, 1], any shape."""
@@ -98,13 +109,9 @@ def load_images(config: DataConfig, need_labels: bool = False) -> ImageSet:
     """
     if config.path == "digits":
         return _load_digits(config)
-    dataset = _open_dataset(config)
-    image_column = _find_image_column(dataset, config)
-    labels, class_names = _read_labels(dataset, config, need_labels)
-    records = _Records(dataset.cast_column(image_column, datasets.Image(decode=False)), image_column, config)
-    if len(records) == 0:
-        raise UserError(f"data.path {config.path!r}, split {config.split!r}, holds no images.")
+    records, labels, class_names = open_records(config, need_labels)
     good = records.survey()
+    records.require_squares()
     if labels is not None:
         labels = labels[good]
         if labels.min() < 0:
@@ -113,12 +120,23 @@ def load_images(config: DataConfig, need_labels: bool = False) -> ImageSet:
                 f"Choose a labelled split with data.split."
             )
     size_mb = len(good) * records.channels * records.image_size**2 / 2**20
-    source: np.ndarray | _Records = records
+    source: np.ndarray | Records = records
     if size_mb <= config.memory_limit_mb:
         source, kept = records.decode_all()
         labels = labels if labels is None else labels[kept]
     records.report()
     return ImageSet(source, labels, class_names, records.channels, records.image_size, num_skipped=len(records.corrupt))
+
+
+def open_records(config: DataConfig, need_labels: bool = False) -> tuple[Records, np.ndarray | None, list[str] | None]:
+    """The undecoded images that `config` names, their labels by row, and the names of the classes."""
+    dataset = open_dataset(config)
+    column = find_image_column(dataset, config)
+    labels, class_names = read_labels(dataset, config, need_labels)
+    records = Records(dataset.cast_column(column, datasets.Image(decode=False)), column, config)
+    if len(records) == 0:
+        raise UserError(f"data.path {config.path!r}, split {config.split!r}, holds no images.")
+    return records, labels, class_names
 
 
 def _load_digits(config: DataConfig) -> ImageSet:
@@ -140,7 +158,7 @@ def _looks_local(path: str) -> bool:
     return path.startswith((".", "/", "~")) or path.count("/") > 1 or "\\" in path or path.endswith(".zip")
 
 
-def _open_dataset(config: DataConfig) -> datasets.Dataset:
+def open_dataset(config: DataConfig) -> datasets.Dataset:
     path = Path(config.path).expanduser()
     way_out = (
         "Point data.path at a local copy (a folder in datasets format, a folder of images, or a zip), "
@@ -226,7 +244,7 @@ def _open_from_cache(name: str) -> datasets.DatasetDict | None:
         datasets.config.HF_HUB_OFFLINE = before
 
 
-def _find_image_column(dataset: datasets.Dataset, config: DataConfig) -> str:
+def find_image_column(dataset: datasets.Dataset, config: DataConfig) -> str:
     images = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
     if config.image_column is not None:
         if config.image_column not in images:
@@ -238,7 +256,7 @@ def _find_image_column(dataset: datasets.Dataset, config: DataConfig) -> str:
     raise UserError(f"data.path {config.path!r} has no image column; its columns are {dataset.column_names}.")
 
 
-def _read_labels(
+def read_labels(
     dataset: datasets.Dataset, config: DataConfig, needed: bool
 ) -> tuple[np.ndarray | None, list[str] | None]:
     column = config.label_column or ("label" if "label" in dataset.column_names else None)
@@ -263,7 +281,7 @@ def _read_labels(
 
 
 @dataclass
-class _Records:
+class Records:
     """Undecoded images of a ``datasets.Dataset``, and what is known of them."""
 
     dataset: datasets.Dataset
@@ -272,6 +290,7 @@ class _Records:
 
     def __post_init__(self) -> None:
         self.corrupt: dict[int, str] = {}
+        self.sizes: dict[int, tuple[int, int]] = {}  # width and height as stored, of what can be opened
         self.channels = 0
         self.image_size = 0
         self.indices = np.arange(len(self.dataset))
@@ -283,40 +302,43 @@ class _Records:
         record = self.dataset[index][self.column]
         return Image.open(io.BytesIO(record["bytes"]) if record["bytes"] is not None else record["path"])
 
-    def _name(self, index: int) -> str:
-        path = self.dataset[index][self.column]["path"]
+    def path(self, index: int) -> str | None:
+        """Where row `index` comes from, if it is a file of its own."""
+        return self.dataset[index][self.column]["path"]
+
+    def name(self, index: int) -> str:
+        """What to call row `index` in a message."""
+        path = self.path(index)
         return f"image {index} ({path})" if path else f"image {index}"
 
     def survey(self) -> np.ndarray:
         """Read every header: size, mode and what cannot be opened. Returns the row numbers that remain."""
-        sizes: Counter[tuple[int, int]] = Counter()
-        odd: dict[tuple[int, int], int] = {}
         mode = None
         for index in range(len(self.dataset)):
             try:
                 with self._open(index) as image:
-                    size, mode = image.size, mode or image.mode
+                    self.sizes[index], mode = image.size, mode or image.mode
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                self._give_up(index, error)
-                continue
-            sizes[size] += 1
-            odd.setdefault(size, index)
-        self.indices = np.array([i for i in range(len(self.dataset)) if i not in self.corrupt])
-        if not sizes:
+                self.give_up(index, error)
+        self.indices = np.array(list(self.sizes))
+        if not self.sizes:
             raise UserError(f"data.path {self.config.path!r}: none of {len(self.dataset)} images could be read.")
         self.channels = self.config.channels or (1 if mode in ("1", "L", "I", "I;16", "F", "LA") else 3)
-        self.image_size = self.config.image_size or sizes.most_common(1)[0][0][0]
-        if self.config.image_size is None:
-            for (width, height), index in odd.items():
-                if (width, height) != (self.image_size, self.image_size):
-                    raise UserError(
-                        f"data.path {self.config.path!r}: {self._name(index)} is {width}x{height} pixels; the images "
-                        f"must all be square and of one size. Set data.image_size to resize and centre-crop them all."
-                    )
         return self.indices
 
-    def decode(self, index: int) -> np.ndarray:
-        """Row `index` as uint8 (C, H, W)."""
+    def require_squares(self) -> None:
+        """Settle the side that all images have, or are resized to."""
+        usual = Counter(self.sizes.values()).most_common(1)[0][0][0]
+        self.image_size = self.config.image_size or usual
+        for index, (width, height) in self.sizes.items():
+            if self.config.image_size is None and (width, height) != (usual, usual):
+                raise UserError(
+                    f"data.path {self.config.path!r}: {self.name(index)} is {width}x{height} pixels; the images "
+                    f"must all be square and of one size. Set data.image_size to resize and centre-crop them all."
+                )
+
+    def decode(self, index: int, image_size: int | None = None) -> np.ndarray:
+        """Row `index` as uint8 (C, H, W); with `image_size` resized and centre-cropped to that side."""
         with self._open(index) as image:
             image = ImageOps.exif_transpose(image)  # cameras store how they were held
             if image.mode.startswith("I"):  # 16 bits a pixel; convert() would cut everything above 255
@@ -326,9 +348,8 @@ class _Records:
                 image = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
             image = image.convert("L" if self.channels == 1 else "RGB")
-            side = (self.image_size, self.image_size)
-            if image.size != side:
-                image = ImageOps.fit(image, side, Image.Resampling.LANCZOS)
+            if image_size is not None and image.size != (image_size, image_size):
+                image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.LANCZOS)
             pixels = np.asarray(image)
         return pixels[None] if self.channels == 1 else pixels.transpose(2, 0, 1)
 
@@ -340,9 +361,9 @@ class _Records:
         def fill(position: int) -> None:
             index = int(self.indices[position])
             try:
-                pixels[position] = self.decode(index)
+                pixels[position] = self.decode(index, self.image_size)
             except (OSError, ValueError, SyntaxError) as error:
-                self._give_up(index, error)
+                self.give_up(index, error)
                 kept[position] = False
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -357,16 +378,17 @@ class _Records:
             if index in self.corrupt:
                 continue
             try:
-                return self.decode(index)
+                return self.decode(index, self.image_size)
             except (OSError, ValueError, SyntaxError) as error:
-                self._give_up(index, error)
+                self.give_up(index, error)
                 self.report(index)
         raise UserError(f"data.path {self.config.path!r}: no image could be decoded.")
 
-    def _give_up(self, index: int, error: Exception) -> None:
+    def give_up(self, index: int, error: Exception) -> None:
+        """Row `index` cannot be decoded: refuse it or note it, as `config` says."""
         if self.config.on_corrupt == "refuse":
             raise UserError(
-                f"data.path {self.config.path!r}: {self._name(index)} cannot be decoded ({error}). Mend or remove it, "
+                f"data.path {self.config.path!r}: {self.name(index)} cannot be decoded ({error}). Mend or remove it, "
                 f"or set data.on_corrupt to skip to go on without it."
             ) from None
         self.corrupt[index] = str(error)
@@ -374,7 +396,7 @@ class _Records:
     def report(self, only: int | None = None) -> None:
         named = list(self.corrupt) if only is None else [only]
         if named:
-            names = ", ".join(self._name(index) for index in named[:5]) + (", ..." if len(named) > 5 else "")
+            names = ", ".join(self.name(index) for index in named[:5]) + (", ..." if len(named) > 5 else "")
             print(f"warning: skipped {len(named)} images that cannot be decoded: {names}", file=sys.stderr)
 
 
@@ -391,6 +413,7 @@ class BatchOrder(torch.utils.data.Sampler):
         seed: of the shuffling.
         start, stop: steps to yield, [start, stop).
         process_index, num_processes: which share of each global batch.
+        by_visit: yield visits, epoch * num_images + index, to a data set that shows an image otherwise at each visit.
     """
 
     def __init__(
@@ -402,24 +425,31 @@ class BatchOrder(torch.utils.data.Sampler):
         stop: int = 1,
         process_index: int = 0,
         num_processes: int = 1,
+        by_visit: bool = False,
     ):
         self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
         self.start, self.stop = start, stop
-        self.process_index, self.num_processes = process_index, num_processes
+        self.process_index, self.num_processes, self.by_visit = process_index, num_processes, by_visit
         self._orders: dict[int, torch.Tensor] = {}
 
     def __len__(self) -> int:
         return max(0, self.stop - self.start)
 
     def __iter__(self) -> Iterator[list[int]]:
-        return (self.indices(step) for step in range(self.start, self.stop))
+        share = self.visits if self.by_visit else self.indices
+        return (share(step) for step in range(self.start, self.stop))
 
     def indices(self, step: int) -> list[int]:
         """This process's share of the global batch at `step`."""
+        return [visit % self.num_images for visit in self.visits(step)]
+
+    def visits(self, step: int) -> list[int]:
+        """The same, each index with its epoch: epoch * num_images + index."""
         first = (step * self.num_processes + self.process_index) * self.batch_size
         positions = torch.arange(first, first + self.batch_size)
         epochs = positions // self.num_images
-        return [int(self._order(int(e))[p]) for e, p in zip(epochs, positions % self.num_images, strict=True)]
+        pairs = zip(epochs.tolist(), positions % self.num_images, strict=True)
+        return [epoch * self.num_images + int(self._order(epoch)[place]) for epoch, place in pairs]
 
     def _order(self, epoch: int) -> torch.Tensor:
         if epoch not in self._orders:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,6 +71,34 @@ def load_pipeline(folder: str, component: str | None = None, **kwargs: Any) -> D
             f"a pipeline with a {component}."
         )
     return pipeline
+
+
+def start_from(model: Any, folder: str, component: str) -> None:
+    """Give `model` the weights of the part `component` of a saved pipeline.
+
+    Raises:
+        UserError: there is no such pipeline, or its part is of another architecture.
+    """
+    saved = getattr(load_pipeline(folder, component), component)
+
+    def settings(part: Any) -> dict[str, Any]:
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in part.config.items()}  # as JSON has them
+        return {key: value for key, value in plain.items() if not key.startswith("_")}
+
+    there, here = settings(saved), settings(model)
+    differ = [f"{key}: {there.get(key)} there, {here[key]} here" for key in here if there.get(key) != here[key]]
+    if differ:
+        raise UserError(f"{folder} has another architecture ({'; '.join(differ)}). Set these as it was trained.")
+    model.load_state_dict(saved.state_dict())
+
+
+def weights_hash(folder: str) -> str:
+    """A hash of the weights of a saved pipeline; of a Hub id, its name."""
+    files = sorted(Path(folder).rglob("*.safetensors"))
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest() if files else folder
 
 
 def refuse_unless_empty(folder: Path, overwrite: bool) -> None:

@@ -196,8 +196,16 @@ class Run:
         """
         config, accumulation = self.config, self.config.gradient_accumulation_steps
         stop = config.num_updates * accumulation
-        share = {"process_index": self.process_index, "num_processes": self.num_processes}
-        order = BatchOrder(len(self._images), config.batch_size, config.seed, start=self.step, stop=stop, **share)
+        order = BatchOrder(
+            len(self._images),
+            config.batch_size,
+            config.seed,
+            start=self.step,
+            stop=stop,
+            process_index=self.process_index,
+            num_processes=self.num_processes,
+            by_visit=self._images.by_visit,
+        )
         silent = not (self.is_main and config.run.progress)
         bar = tqdm(total=config.num_updates, initial=self.update, disable=silent, unit="update", dynamic_ncols=True)
         handlers = {number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)}
