@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from diffusers import DiffusionPipeline, ModelMixin
 from diffusers.image_processor import VaeImageProcessor
-from diffusers.utils import BaseOutput
+from diffusers.utils import BaseOutput, load_image
 
 
 @dataclass
@@ -56,8 +56,9 @@ class DenoiserPipeline(DiffusionPipeline):
         """Restore images.
 
         Args:
-            images: a PIL image or a list of them, of any sizes; or a tensor, (C, H, W), (B, C, H, W) or a list of
-                (C, H, W), in about [0, 1] (noise may lie beyond).
+            images: a PIL image or a list of them, of any sizes; a tensor, (C, H, W), (B, C, H, W) or a list of (C, H,
+                W), in about [0, 1] (noise may lie beyond); or the path of an image file or of a folder, whose images
+                (not those of its subfolders) are taken in the order of their names.
             batch_size: tiles restored at once.
             tile: side of the squares that larger images are cut into: bounds the memory.
             overlap: pixels that neighbouring tiles share; across them one is faded into the other, without a seam.
@@ -65,7 +66,8 @@ class DenoiserPipeline(DiffusionPipeline):
             return_dict: False returns ``(images,)``.
 
         Raises:
-            ValueError: no image, a tensor of another shape, or tiles that don't overlap as they must.
+            ValueError: no image, a file that cannot be read, a tensor of another shape, or tiles that don't overlap
+                as they must.
         """
         if output_type not in ("pil", "np", "pt"):
             raise ValueError(f"output_type must be 'pil', 'np' or 'pt', not {output_type!r}.")
@@ -106,6 +108,8 @@ class DenoiserPipeline(DiffusionPipeline):
     def _as_tensors(self, images: object) -> list[torch.Tensor]:
         """Images as float tensors (C, H, W) around [0, 1], with the channels that the network has."""
         channels = self.denoiser.config.in_channels
+        if isinstance(images, (str, Path)):
+            images = read_images(Path(images))
         several = isinstance(images, Sequence) or (torch.is_tensor(images) and images.dim() == 4)
         listed = list(images) if several else [images]
         if not listed:
@@ -155,6 +159,21 @@ class DenoiserPipeline(DiffusionPipeline):
         index_path.write_text(json.dumps(index, indent=2) + "\n")
         if push_to_hub:
             self.push_to_hub(hub.pop("repo_id", folder.name), variant=variant, **hub)
+
+
+def read_images(path: Path) -> list:
+    """The image in a file, or those in a folder by name, as PIL images, upright as the camera held them."""
+    known = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+    files = sorted(p for p in path.iterdir() if p.suffix.lower() in known) if path.is_dir() else [path]
+    if not files:
+        raise ValueError(f"{path} holds no image files.")
+    images = []
+    for file in files:
+        try:
+            images.append(load_image(str(file), convert_method=lambda image: image))  # channels are settled later
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ValueError(f"{file} cannot be read as an image: {error}") from error
+    return images
 
 
 def starts(length: int, tile: int, overlap: int, align: int = 1) -> list[int]:

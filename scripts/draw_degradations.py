@@ -13,7 +13,7 @@ import torch
 
 from triptych.config import DataConfig, NoiseConfig, UserError, command
 from triptych.data import load_images, to_images
-from triptych.figures import save_degradations
+from triptych.figures import save_captioned
 from triptych.noise import degrade_by_index, to_8_bits
 from triptych.similarity import psnr, ssim
 
@@ -71,7 +71,7 @@ def main(
         print(f"{title:24} PSNR {means[0]:6.2f} dB   SSIM {means[1]:.3f}   n = {len(scored):,}")
     pictures = torch.stack(columns, dim=1).permute(0, 1, 3, 4, 2).numpy()  # (images, columns, H, W, C)
     by_row = list(zip(*captions, strict=True))
-    print(save_degradations(pictures, ["clean", *gallery], by_row, output))
+    print(save_captioned(pictures, ["clean", *gallery], by_row, output))
 
 
 if __name__ == "__main__":

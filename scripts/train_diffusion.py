@@ -12,7 +12,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DModel
-from diffusers.training_utils import EMAModel
 
 from models.pipeline_class_conditional import ClassConditionalPipeline
 from triptych.config import DiffusionConfig, command
@@ -27,7 +26,7 @@ from triptych.losses import (
     min_snr_weight,
     prediction_target,
 )
-from triptych.optimizers import make_lr_schedulers, make_optimizers
+from triptych.optimizers import make_ema, make_lr_schedulers, make_optimizers
 from triptych.run import Run
 from triptych.schedules import make_noise_scheduler, scheduler_class
 
@@ -47,8 +46,9 @@ def main(config: DiffusionConfig) -> None:
 
     optimizers = make_optimizers(unet, config.optimizer, ends=("conv_in", "conv_out", "time_embed", "class_embed"))
     lr_schedulers = make_lr_schedulers(optimizers, config.optimizer, config.num_updates)
-    ema = EMAModel(unet.parameters(), decay=config.ema.decay, use_ema_warmup=True, power=config.ema.power, foreach=True)
+    ema = make_ema(unet, config.ema)
     unet, *optimizers = run.prepare(images, [ema, *lr_schedulers], unet, *optimizers)
+    weights = list(unet.parameters())  # once: looking for them among the modules costs a millisecond
 
     def make_pipeline() -> ClassConditionalPipeline:
         return ClassConditionalPipeline(
@@ -82,14 +82,14 @@ def main(config: DiffusionConfig) -> None:
             run.accelerator.backward(loss)
             run.log(loss=loss, lr=optimizers[0].param_groups[0]["lr"])
             if run.updated and config.optimizer.max_grad_norm is not None:
-                run.log(grad_norm=run.accelerator.clip_grad_norm_(unet.parameters(), config.optimizer.max_grad_norm))
+                run.log(grad_norm=run.accelerator.clip_grad_norm_(weights, config.optimizer.max_grad_norm))
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
         if run.updated:
             for lr_scheduler in lr_schedulers:
                 lr_scheduler.step()
-            ema.step(unet.parameters())
+            ema.step(weights)
         if run.due(config.run.sample_every) and run.is_main:
             with averaged_weights(ema, run.accelerator.unwrap_model(unet)):
                 draw_samples(make_pipeline(), run, config)

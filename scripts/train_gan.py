@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 
 import torch
-from diffusers.training_utils import EMAModel
 
 from models.gan import DenoisingUNet, PatchDiscriminator
 from models.pipeline_denoiser import DenoiserPipeline
@@ -30,7 +29,7 @@ from triptych.losses import (
     restoration_loss,
 )
 from triptych.noise import degrade_by_index
-from triptych.optimizers import make_lr_schedulers, make_optimizers
+from triptych.optimizers import make_ema, make_lr_schedulers, make_optimizers
 from triptych.photos import PhotoSet, load_photos
 from triptych.run import Run
 
@@ -51,9 +50,7 @@ def main(config: GanConfig) -> None:
         *make_lr_schedulers(g_optimizers, config.optimizer, config.num_updates),
         *make_lr_schedulers(d_optimizers, config.discriminator_optimizer, config.num_updates),
     ]
-    ema = EMAModel(
-        generator.parameters(), decay=config.ema.decay, use_ema_warmup=True, power=config.ema.power, foreach=True
-    )
+    ema = make_ema(generator, config.ema)
     generator, discriminator, *optimizers = run.prepare(
         images, [ema, *lr_schedulers], generator, discriminator, *g_optimizers, *d_optimizers
     )

@@ -13,7 +13,6 @@ import math
 
 import numpy as np
 import torch
-from diffusers.training_utils import EMAModel
 
 from models.pipeline_vae import VAEPipeline
 from models.vae import VAE
@@ -22,7 +21,7 @@ from triptych.data import ImageSet, load_images, to_images, to_unit_interval
 from triptych.export import averaged_weights, model_card, save_pipeline
 from triptych.figures import save_image_grid
 from triptych.losses import free_bits, kl_to_standard_normal, negative_log_likelihood
-from triptych.optimizers import make_lr_schedulers, make_optimizers
+from triptych.optimizers import make_ema, make_lr_schedulers, make_optimizers
 from triptych.run import Run
 from triptych.seeds import keyed_generator
 
@@ -44,8 +43,9 @@ def main(config: VaeConfig) -> None:
     vae = make_model(config, images).to(run.device)
     optimizers = make_optimizers(vae, config.optimizer)
     lr_schedulers = make_lr_schedulers(optimizers, config.optimizer, config.num_updates)
-    ema = EMAModel(vae.parameters(), decay=config.ema.decay, use_ema_warmup=True, power=config.ema.power, foreach=True)
+    ema = make_ema(vae, config.ema)
     vae, *optimizers = run.prepare(images, [ema, *lr_schedulers], vae, *optimizers)
+    weights = list(vae.parameters())
 
     fixed_log_sigma = torch.tensor(math.log(config.sigma or 1.0), device=run.device)
     # Kingma & Welling 2014, algorithm 1.
@@ -70,14 +70,14 @@ def main(config: VaeConfig) -> None:
             run.accelerator.backward(loss)
             run.log(loss=loss, reconstruction=reconstruction, lr=optimizers[0].param_groups[0]["lr"])
             if run.updated and config.optimizer.max_grad_norm is not None:
-                run.log(grad_norm=run.accelerator.clip_grad_norm_(vae.parameters(), config.optimizer.max_grad_norm))
+                run.log(grad_norm=run.accelerator.clip_grad_norm_(weights, config.optimizer.max_grad_norm))
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
         if run.updated:
             for lr_scheduler in lr_schedulers:
                 lr_scheduler.step()
-            ema.step(vae.parameters())
+            ema.step(weights)
         if held_out is not None and run.due(config.validate_every):  # every process measures the same
             with averaged_weights(ema, run.accelerator.unwrap_model(vae)) as averaged:
                 run.log(**validate(averaged, held_out, config, log_sigma))

@@ -177,6 +177,25 @@ def test_images_of_all_kinds_and_sizes():
     assert grey.mode == "L" and grey.size == pictures[0].size
 
 
+def test_files_and_folders(tmp_path):
+    pipeline, generator = make_pipeline(), np.random.default_rng(0)
+    pictures = [Image.fromarray(generator.integers(0, 256, (12, 9 + i, 3), dtype=np.uint8)) for i in range(2)]
+    for name, picture in zip("ab", pictures, strict=True):
+        picture.save(tmp_path / f"{name}.png")
+    (tmp_path / "notes.txt").write_text("not a picture")
+    expected = [np.asarray(image) for image in pipeline(pictures).images]
+    for source, wanted in ((tmp_path, expected), (str(tmp_path / "b.png"), expected[1:])):
+        found = pipeline(source).images
+        assert len(found) == len(wanted) and all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
+    (tmp_path / "c.png").write_bytes(b"no image")
+    for source, message in ((tmp_path, "c.png cannot be read"), (tmp_path / "none.png", "cannot be read")):
+        with pytest.raises(ValueError, match=message):
+            pipeline(source)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no image files"):
+        pipeline(tmp_path / "empty")
+
+
 def test_tiles_leave_no_seam():
     """Where a quarter of the overlap is more than the network sees, tiles give what the whole image gives."""
     image = torch.rand(3, 331, 150, generator=seeded())

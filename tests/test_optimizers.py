@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
+from diffusers.training_utils import EMAModel
 
-from triptych.config import OptimizerConfig
-from triptych.optimizers import make_optimizers
+from triptych.config import EmaConfig, OptimizerConfig
+from triptych.optimizers import make_ema, make_optimizers
 
 
 def make_model() -> torch.nn.Module:
@@ -72,3 +73,22 @@ def test_state_survives_saving():
         new.load_state_dict(old.state_dict())
     step(after, resumed)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), after.parameters(), strict=True))
+
+
+def test_the_average_is_diffusers():
+    """Our one pass and diffusers' three end at the same average, count the same, and load each other's states."""
+    model, config = make_model(), EmaConfig(decay=0.9, power=0.75)
+    ours = make_ema(model, config)
+    theirs = EMAModel(model.parameters(), decay=0.9, use_ema_warmup=True, power=0.75, foreach=True)
+    for k in range(8):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(k)))
+        ours.step(model.parameters())
+        theirs.step(model.parameters())
+        assert ours.cur_decay_value == theirs.cur_decay_value
+    for a, b in zip(ours.shadow_params, theirs.shadow_params, strict=True):
+        torch.testing.assert_close(a, b)
+    again = make_ema(model, config)
+    again.load_state_dict(theirs.state_dict())
+    assert again.optimization_step == 8 and all(map(torch.equal, again.shadow_params, theirs.shadow_params))

@@ -105,8 +105,8 @@ def save_forward_process(
     )
 
 
-def save_degradations(images: np.ndarray, titles: Sequence[str], captions: Sequence[Sequence[str]], path: Path) -> Path:
-    """Images by row, degradations by column, (images, columns, H, W, C), with a caption under each."""
+def save_captioned(images: np.ndarray, titles: Sequence[str], captions: Sequence[Sequence[str]], path: Path) -> Path:
+    """Images by row, what became of them by column, (images, columns, H, W, C), enlarged, a caption under each."""
     return save(image_table(images, column_labels=titles, captions=captions, cell=1.05), path)
 
 
@@ -252,6 +252,49 @@ def save_curves(
     figure.legend(
         *axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=min(3, len(runs)), frameon=False
     )
+    return save(figure, path)
+
+
+def save_tradeoff(points: dict[str, dict[str, tuple[float, float]]], xlabel: str, ylabel: str, path: Path) -> Path:
+    """Distortion against perception (Blau & Michaeli 2018), a panel for each level: every method a named dot.
+
+    Args:
+        points: by level, then by method: (x, y).
+        xlabel, ylabel: what x and y are.
+        path: the PNG to write.
+    """
+    figure, axes = plt.subplots(1, len(points), figsize=(4.2 * len(points), 3.8), layout="constrained", squeeze=False)
+    for axis, (level, methods) in zip(axes[0], points.items(), strict=True):
+        for colour, (name, (x, y)) in enumerate(methods.items()):
+            axis.scatter(x, y, s=36, color=f"C{colour % 10}", label=name, zorder=3)
+        axis.set(xlabel=xlabel, title=level, yscale="log")
+        axis.grid(alpha=0.25, which="both")
+    axes[0][0].set_ylabel(ylabel)
+    figure.legend(
+        *axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=min(5, len(methods)), frameon=False
+    )
+    return save(figure, path)
+
+
+def save_by_class(
+    values: dict[str, Sequence[float]], class_names: Sequence[str], ylabel: str, title: str, path: Path
+) -> Path:
+    """A dot for each class and method.
+
+    Args:
+        values: by method, one for each class.
+        class_names: names of the classes.
+        ylabel: what the values are.
+        title: of the chart.
+        path: the PNG to write.
+    """
+    figure, axis = plt.subplots(figsize=(1.6 + 0.75 * len(class_names), 4), layout="constrained")
+    for name, of_classes in values.items():
+        axis.plot(range(len(class_names)), of_classes, "o-", linewidth=0.6, markersize=5, label=name)
+    axis.set_xticks(range(len(class_names)), class_names, rotation=30, ha="right")
+    axis.set(ylabel=ylabel, title=title)
+    axis.grid(alpha=0.25)
+    figure.legend(loc="outside lower center", ncols=min(5, len(values)), frameon=False)
     return save(figure, path)
 
 

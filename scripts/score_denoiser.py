@@ -1,0 +1,174 @@
+"""Measure restoration: classical methods and saved denoisers, all on the same noisy images.
+
+    python scripts/score_denoiser.py --models regression=runs/a/pipeline,gan=runs/b/pipeline \\
+        --data.path uoft-cs/cifar10 --output runs/denoising
+
+Writes rows.jsonl, a row for each method and level of noise, table.md, and the charts. The command can be interrupted,
+and repeated with more methods: what has been measured already is not measured again.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import evaluate
+import torch
+from tqdm.auto import tqdm
+
+from triptych import classical, comparison
+from triptych.config import DataConfig, NoiseConfig, UserError, command
+from triptych.export import weights_hash
+from triptych.features import Judge, load_judge
+from triptych.restoration import (
+    Restore,
+    Spoiled,
+    classically,
+    load_any,
+    load_restorer,
+    make_levels,
+    named_folders,
+    tuned,
+)
+from triptych.rows import Rows
+from triptych.similarity import psnr, ssim
+
+METRICS = Path(__file__).resolve().parents[1] / "metrics"
+CHUNK = 500  # images restored and measured at once: bounds the memory
+
+
+def main(
+    models: str = "",
+    data: DataConfig = DataConfig(split="test"),  # noqa: B008 - frozen
+    sigmas: list[float] | None = None,
+    noise: NoiseConfig | None = None,
+    any_size: bool = False,
+    paired: bool = False,
+    methods: str = ",".join(classical.METHODS),
+    judge: str | None = None,
+    num_images: int | None = None,
+    num_bm3d: int = 1000,
+    num_tuning: int = 200,
+    tuning_split: str = "train",
+    num_workers: int = 1,
+    seed: int = 0,
+    output: Path = Path("runs/denoising"),
+) -> None:
+    """Measure denoisers.
+
+    Args:
+        models: saved pipelines (denoisers, or a VAE, which reconstructs), as name=folder, separated by commas.
+        data: the clean images to spoil and restore.
+        sigmas: levels of Gaussian noise, of 255, measured one after the other; 15, 25 and 50 if not given.
+        noise: another degradation instead of these.
+        any_size: the images are of any sizes, as photographs are.
+        paired: the images lie in folders "clean" and "noisy", under the same names; nothing is spoiled here.
+        methods: classical methods, separated by commas.
+        judge: a classifier of scripts/train_classifier.py: its features give the perceptual and the Frechet distance.
+        num_images: how many of the images (all if not given).
+        num_bm3d: how many of them BM3D gets at most: it takes a second for a small image.
+        num_tuning: images on which the classical methods are tuned, for each level.
+        tuning_split: the split these come from, which must not be the measured one.
+        num_workers: processes for the classical methods.
+        seed: of the noise; an image's noise depends on (seed, its index) alone.
+        output: folder of the results.
+    """
+    names = [part.strip() for part in methods.split(",") if part.strip()]
+    for name in names:
+        classical.require(name)
+    if names and tuning_split == data.split:
+        raise UserError(f"tuning_split {tuning_split!r} is what is measured, which the classical methods must not see.")
+    if judge and (any_size or paired):
+        raise UserError("judge: its features are of images of one size; leave any_size and paired unset.")
+    pipelines = named_folders(models)
+    for folder in pipelines.values():
+        load_restorer(folder)  # a wrong folder is said before anything is measured
+    critic = load_judge(judge) if judge else None
+    images = load_any(data, any_size, paired)
+    count = min(num_images or len(images), len(images))
+    rows = Rows(output / "rows.jsonl")
+
+    levels = make_levels(sigmas, noise, paired)
+    same = {"data": data.path, "split": data.split, "seed": seed, "judge": critic.fingerprint if critic else None}
+    keys = {title: same | {"level": title} for title in levels}
+    with classical.make_pool(num_workers) as pool:
+        for title, level in levels.items():
+            test, key = Spoiled(images, level, seed), keys[title]
+
+            def record(name: str, n: int, restore: Restore, test: Spoiled = test, key: dict = key, **more) -> None:
+                row = measure(test, n, restore, critic, f"{name}, {key['level']}")
+                each = {quantity: row.pop(quantity) for quantity in ("psnr", "ssim")}
+                labels = [images.label(index) for index in range(n)]
+                row |= comparison.summarize_each(output, name, key["level"], each, labels)
+                rows.add(key | {"method": name, "n": n} | more | row)
+
+            if not rows.find(**key, method="noisy", n=count):
+                record("noisy", count, lambda noisy, _: noisy)
+            for name in names:
+                n = min(count, num_bm3d) if name == "BM3D" else count
+                if not rows.find(**key, method=name, n=n, num_tuning=num_tuning):
+                    tuning = Spoiled(load_any(replace(data, split=tuning_split), any_size, paired), level, seed)
+                    strength = tuned(name, tuning, num_tuning, pool)
+                    record(name, n, classically(name, strength, pool), num_tuning=num_tuning, strength=strength)
+            for name, folder in pipelines.items():
+                weights = weights_hash(folder)
+                if not rows.find(**key, method=name, n=count, weights=weights):
+                    record(name, count, load_restorer(folder), weights=weights)
+    print(*comparison.report(rows, keys, ["noisy", *names, *pipelines], images.class_names, output), sep="\n")
+
+
+def measure(test: Spoiled, count: int, restore: Restore, critic: Judge | None, title: str) -> dict:
+    """Scores of each image, seconds an image, and with a `critic` the perceptual and the Frechet distance."""
+    each: dict[str, list[float]] = {"psnr": [], "ssim": []}
+    seen, seconds = Seen(critic), 0.0
+    for clean, noisy in tqdm(test.chunks(count, CHUNK), total=-(-count // CHUNK), desc=title, unit="chunk"):
+        start = time.perf_counter()
+        restored = restore(noisy, test.sigma)
+        seconds += time.perf_counter() - start
+        for a, b in zip(clean, restored, strict=True):
+            each["psnr"].append(float(psnr(a[None], b[None])))
+            each["ssim"].append(float(ssim(a[None], b[None])))
+        seen.add(clean, restored)
+    return each | {"seconds_per_image": seconds / count} | seen.distances()
+
+
+class Seen:
+    """What the judge sees of clean and of restored images, chunk by chunk."""
+
+    def __init__(self, critic: Judge | None):
+        self.critic, self.features, self.perceptual = critic, ([], []), []
+        self.metrics = {}
+        if critic is not None:
+            names = ("frechet_distance", "perceptual_distance")
+            self.metrics = {name: evaluate.load(str(METRICS / name), keep_in_memory=True) for name in names}
+
+    def add(self, clean: list[torch.Tensor], restored: list[torch.Tensor]) -> None:
+        if self.critic is None:
+            return
+        halves = [torch.stack(images).clamp(0, 1) for images in (clean, restored)]
+        for kept, half in zip(self.features, halves, strict=True):
+            kept.append(self.critic(half)["features"])
+        settings = {"feature_maps": self.critic.feature_maps, "features": self.critic.name}
+        self.perceptual += self.metrics["perceptual_distance"].compute(
+            predictions=halves[1].numpy(), references=halves[0].numpy(), **settings
+        )["each"]
+
+    def distances(self) -> dict:
+        if self.critic is None:
+            return {}
+        mean, interval = comparison.mean_and_interval(self.perceptual)
+        clean, restored = (torch.cat(kept).numpy() for kept in self.features)
+        frechet = self.metrics["frechet_distance"].compute(
+            predictions=restored, reference=clean, features=self.critic.name
+        )
+        return {
+            "perceptual_distance": mean,
+            "perceptual_distance_interval": interval,
+            "frechet_distance": frechet["frechet_distance"],
+            "features": self.critic.name,
+        }
+
+
+if __name__ == "__main__":
+    command(main)

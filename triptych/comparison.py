@@ -1,0 +1,143 @@
+"""What comes of measured restorations: means with their confidence, differences between methods, tables and charts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from triptych.figures import save_by_class, save_curves, save_tradeoff
+from triptych.rows import Rows
+
+COLUMNS = {  # score: (title, digits)
+    "psnr": ("PSNR, dB", 2),
+    "ssim": ("SSIM", 4),
+    "perceptual_distance": ("perceptual distance", 4),
+    "frechet_distance": ("Frechet distance", 2),
+}
+REFERENCE = "BM3D"  # what every network is compared with, image by image
+
+
+def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean, and half the width of its 95 % confidence interval (normal; 0 for a single value)."""
+    values = np.asarray(values, dtype=np.float64)
+    spread = values.std(ddof=1) if len(values) > 1 else 0.0
+    return float(values.mean()), float(1.96 * spread / np.sqrt(len(values)))
+
+
+def summarize_each(
+    folder: Path, method: str, level: str, each: dict[str, Sequence[float]], labels: Sequence[int]
+) -> dict[str, Any]:
+    """Keep each image's scores in ``folder/each``; their means and confidence intervals, and where they are kept."""
+    name = re.sub(r"\W+", "_", f"{method}_{level}").strip("_").lower() + ".npz"
+    path = folder / "each" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, labels=np.asarray(labels), **{key: np.asarray(values) for key, values in each.items()})
+    summary: dict[str, Any] = {"each": str(path.relative_to(folder))}
+    for key, values in each.items():
+        summary[key], summary[f"{key}_interval"] = mean_and_interval(values)
+    return summary
+
+
+def report(
+    rows: Rows, keys: dict[str, dict[str, Any]], methods: Sequence[str], class_names: list[str] | None, folder: Path
+) -> list[str | Path]:
+    """Write table.md and the charts of what has been measured.
+
+    Args:
+        rows: the measurements, in `folder`.
+        keys: for each level what its rows have in common.
+        methods: whose rows are wanted.
+        class_names: names of the classes, if there are any.
+        folder: where everything is.
+
+    Returns:
+        The table, and the paths of all files.
+    """
+    found = {level: {m: row for m in methods if (row := rows.find(**key, method=m))} for level, key in keys.items()}
+    each = {level: {m: dict(np.load(folder / row["each"])) for m, row in r.items()} for level, r in found.items()}
+    parts = []
+    for level in found:
+        parts += [f"### {level}", "", scores_table(found[level]), "", *differences(each[level])]
+        if class_names:
+            parts += ["PSNR in dB, by class:", "", class_table(each[level], class_names), ""]
+    text = "\n".join(parts)
+    (folder / "table.md").write_text(text)
+    return [text, folder / "table.md", *charts(found, each, class_names, folder)]
+
+
+def scores_table(rows: dict[str, dict[str, Any]]) -> str:
+    """A row for each method: mean ± half the 95 % confidence interval over the images."""
+    shown = [key for key in COLUMNS if any(key in row for row in rows.values())]
+    titles = ["method", "n", *(COLUMNS[key][0] for key in shown), "ms an image"]
+    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+    for method, row in rows.items():
+        cells = [method, f"{row['n']:,}"]
+        for key in shown:
+            digits = COLUMNS[key][1]
+            interval = row.get(f"{key}_interval")
+            spread = f" ± {interval:.{digits}f}" if interval is not None else ""
+            cells.append(f"{row[key]:.{digits}f}{spread}" if key in row else "")
+        cells.append("" if method == "noisy" else f"{1000 * row['seconds_per_image']:.1f}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def differences(each: dict[str, dict[str, np.ndarray]]) -> list[str]:
+    """How far the others are above the reference, on the images that both have restored."""
+    if REFERENCE not in each:
+        return []
+    reference = each[REFERENCE]["psnr"]
+    others = {}
+    for method, scores in each.items():
+        if method not in (REFERENCE, "noisy"):
+            n = min(len(reference), len(scores["psnr"]))
+            others[method] = mean_and_interval(scores["psnr"][:n] - reference[:n])
+    if not others:
+        return []
+    listed = "; ".join(f"{method} {mean:+.2f} ± {interval:.2f}" for method, (mean, interval) in others.items())
+    return [f"PSNR above {REFERENCE}, image by image on its {len(reference):,} images, in dB: {listed}.", ""]
+
+
+def class_table(each: dict[str, dict[str, np.ndarray]], class_names: Sequence[str]) -> str:
+    """Mean PSNR of each class by each method."""
+    lines = ["| class | " + " | ".join(each) + " |", "|---" * (len(each) + 1) + "|"]
+    for label, name in enumerate(class_names):
+        cells = (by_class(scores).get(label) for scores in each.values())
+        lines.append(f"| {name} | " + " | ".join("" if cell is None else f"{cell:.2f}" for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def by_class(scores: dict[str, np.ndarray]) -> dict[int, float]:
+    """Mean PSNR by label, of the labels that occur."""
+    labels, values = scores["labels"], scores["psnr"]
+    return {int(label): float(values[labels == label].mean()) for label in np.unique(labels)}
+
+
+def charts(found: dict, each: dict, class_names: list[str] | None, folder: Path) -> list[Path]:
+    """PSNR and SSIM against the level, the tradeoff of distortion and perception, PSNR by class: what there is."""
+    made = []
+    sigmas = {level: float(level.removeprefix("sigma ")) for level in found if level.startswith("sigma ")}
+    if len(sigmas) > 1:
+        methods = list(dict.fromkeys(m for of_level in found.values() for m in of_level))
+        curves: dict[str, dict] = {}
+        for key in ("psnr", "ssim"):
+            for m in methods:
+                points = [(sigma, found[level][m][key]) for level, sigma in sigmas.items() if m in found[level]]
+                curves.setdefault(COLUMNS[key][0], {})[m] = tuple(zip(*points, strict=True))
+        made.append(save_curves(curves, "sigma of 255", folder / "levels.png"))
+    tradeoff = {
+        level: {m: (row["psnr"], row["frechet_distance"]) for m, row in rows.items() if "frechet_distance" in row}
+        for level, rows in found.items()
+    }
+    if any(tradeoff.values()):
+        made.append(save_tradeoff(tradeoff, "PSNR, dB", "Frechet distance", folder / "tradeoff.png"))
+    if class_names:
+        middle = list(each)[len(each) // 2]
+        means = {m: by_class(scores) for m, scores in each[middle].items()}
+        values = {m: [mean.get(k, np.nan) for k in range(len(class_names))] for m, mean in means.items()}
+        made.append(save_by_class(values, class_names, "PSNR, dB", middle, folder / "classes.png"))
+    return made

@@ -1,0 +1,129 @@
+"""Noisy images, and what restores them: classical methods, saved denoisers, a VAE; one signature for all.
+
+A restorer takes noisy images, a list of (C, H, W) around [0, 1], and the noise's standard deviation on that scale, or
+None where it is not one number, and returns the restored ones, in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from triptych import classical
+from triptych.config import DataConfig, NoiseConfig, UserError
+from triptych.data import ImageSet, load_images
+from triptych.export import load_pipeline
+from triptych.noise import degrade_by_index
+from triptych.photos import PhotoSet, load_photos
+
+Restore = Callable[[list[torch.Tensor], float | None], list[torch.Tensor]]
+
+
+@dataclass
+class Spoiled:
+    """Images and their noisy versions; the noise of each is a function of (seed, its index)."""
+
+    images: ImageSet | PhotoSet
+    noise: NoiseConfig | None  # None: the images are pairs
+    seed: int
+
+    @property
+    def sigma(self) -> float | None:
+        """The standard deviation of the noise on the scale of [0, 1], where it is one number."""
+        noise = self.noise
+        if noise is None or noise.kinds != ("gaussian",) or noise.sigma[0] != noise.sigma[1]:
+            return None
+        return noise.sigma[0] / 255
+
+    def chunks(self, count: int, size: int = 500) -> Iterator[tuple[list[torch.Tensor], list[torch.Tensor]]]:
+        """The first `count` images, `size` at a time: lists of clean ones, (C, H, W) in [0, 1], and of noisy ones."""
+        for first in range(0, count, size):
+            indices = range(first, min(first + size, count))
+            pixels = [self.images.whole(index) / 255 for index in indices]
+            if self.noise is None:
+                yield tuple(map(list, zip(*(pair.chunk(2) for pair in pixels), strict=True)))
+            else:
+                spoil = (
+                    degrade_by_index(image[None] * 2 - 1, [index], self.noise, self.seed)[0] / 2 + 0.5
+                    for image, index in zip(pixels, indices, strict=True)
+                )
+                yield pixels, list(spoil)
+
+
+def tuned(name: str, tuning: Spoiled, count: int, pool: ProcessPoolExecutor) -> float:
+    """The best strength of a classical method on images that are not measured."""
+    chunks = list(tuning.chunks(min(count, len(tuning.images))))
+    clean, noisy = (as_arrays([image for chunk in chunks for image in chunk[half]]) for half in (0, 1))
+    return classical.tune(name, clean, noisy, tuning.sigma, pool)
+
+
+def classically(name: str, strength: float, pool: ProcessPoolExecutor) -> Restore:
+    """A classical method as a restorer, working in the processes of `pool`."""
+
+    def restore(noisy: list[torch.Tensor], sigma: float | None) -> list[torch.Tensor]:
+        done = classical.restore_all(name, strength, as_arrays(noisy), sigma, pool)
+        return [torch.from_numpy(image).permute(2, 0, 1) for image in done]
+
+    return restore
+
+
+def as_arrays(images: Sequence[torch.Tensor]) -> list[np.ndarray]:
+    """(C, H, W) -> (H, W, C), of each."""
+    return [image.permute(1, 2, 0).numpy() for image in images]
+
+
+def load_restorer(folder: str) -> Restore:
+    """A saved denoiser as a restorer; or a VAE, for which restoring is reconstructing.
+
+    Raises:
+        UserError: there is no such pipeline in `folder`.
+    """
+    pipe = load_pipeline(folder)
+    if "denoiser" in pipe.components:
+        return lambda noisy, _: pipe(noisy, output_type="pt").images
+    if "vae" in pipe.components:
+        return lambda noisy, _: list(pipe.reconstruct(torch.stack(noisy).clamp(0, 1)))
+    raise UserError(f"{folder} is a {type(pipe).__name__}, which restores nothing. Give a denoiser or a VAE.")
+
+
+def named_folders(models: str) -> dict[str, str]:
+    """ "a=folder,b=folder" from the command line, by name.
+
+    Raises:
+        UserError: it is of another form, or a name is taken.
+    """
+    parts = [part.strip().split("=", 1) for part in models.split(",") if part.strip()]
+    if any(len(part) != 2 for part in parts):
+        raise UserError(f"models {models!r} must be name=folder, several separated by commas.")
+    pipelines = dict(parts)
+    taken = {"noisy", *classical.METHODS} & pipelines.keys()
+    if taken or len(pipelines) < len(parts):
+        raise UserError(f"models: every name must be its own, and none of noisy, {', '.join(classical.METHODS)}.")
+    return pipelines
+
+
+def load_any(data: DataConfig, any_size: bool, paired: bool) -> ImageSet | PhotoSet:
+    """Images that are all alike, or of any sizes, or pairs."""
+    return load_photos(data, paired=paired) if any_size or paired else load_images(data)
+
+
+def make_levels(sigmas: list[float] | None, noise: NoiseConfig | None, paired: bool) -> dict[str, NoiseConfig | None]:
+    """What is undone, by title: Gaussian noise of some levels (15, 25, 50), another noise, or what pairs show.
+
+    Raises:
+        UserError: two of them are given, or a sigma is out of range.
+    """
+    if sum((sigmas is not None, noise is not None, paired)) > 1:
+        raise UserError("Give sigmas, noise or paired, not two of them.")
+    if paired:
+        return {"pairs": None}
+    if noise is not None:
+        return {noise.describe(): noise}
+    try:
+        return {f"sigma {sigma:g}": NoiseConfig(sigma=(sigma, sigma)) for sigma in sigmas or (15, 25, 50)}
+    except ValueError as error:
+        raise UserError(f"sigmas: {error}") from None
