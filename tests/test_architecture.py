@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-SOURCES = [p for folder in ("triptych", "models", "scripts", "benchmarks") for p in (ROOT / folder).glob("*.py")]
+FOLDERS = ("triptych", "models", "scripts", "benchmarks", "metrics/*")
+SOURCES = [path for folder in FOLDERS for path in ROOT.glob(f"{folder}/*.py")]
 
 
 def imports(path: Path) -> set[str]:
@@ -48,7 +49,7 @@ def test_no_script_hides_a_library():
 
 
 def test_public_functions_are_documented():
-    for path in [*(ROOT / "triptych").glob("*.py"), *(ROOT / "models").glob("*.py")]:
+    for path in [path for folder in ("triptych", "models", "metrics/*") for path in ROOT.glob(f"{folder}/*.py")]:
         tree = ast.parse(path.read_text())
         assert ast.get_docstring(tree), path
         for node in tree.body:
