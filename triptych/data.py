@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import os
 import sys
@@ -66,6 +67,12 @@ class ImageSet(torch.utils.data.Dataset):
 
     def __len__(self) -> int:
         return len(self._source)
+
+    def every_other(self, first: int) -> ImageSet:
+        """Half of the images: the even ones for `first` 0, the odd ones for 1."""
+        labels = None if self._labels is None else self._labels[first::2].numpy()
+        source = self._source[first::2]
+        return ImageSet(source, labels, self.class_names, self.channels, self.image_size, self.num_skipped)
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
         index = np.asarray(indices, dtype=np.int64)
@@ -278,6 +285,11 @@ class _Records:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def __getitem__(self, part: slice) -> _Records:
+        chosen = copy.copy(self)
+        chosen.indices = self.indices[part]
+        return chosen
 
     def _open(self, index: int) -> Image.Image:
         record = self.dataset[index][self.column]
