@@ -155,7 +155,7 @@ def score(judge: Judge, images: ImageSet, config: ClassifierConfig) -> dict[str,
     """Through the image processor, as others will use the saved classifier."""
     recognised = extract(judge, images)["logits"].argmax(1)
     labels = images.__getitems__(range(len(images)))["labels"]
-    metric = evaluate.load(str(METRICS / "class_accuracy"))
+    metric = evaluate.load(str(METRICS / "class_accuracy"), keep_in_memory=True)
     found = metric.compute(predictions=recognised, references=labels, class_names=images.class_names)
     trained_on = {"half": config.half, "updates": config.num_updates, "seed": config.seed}
     return {"data": config.data.path, "split": config.validation_split, **trained_on, **found}

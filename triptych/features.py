@@ -12,7 +12,6 @@ import sys
 import zipfile
 from pathlib import Path
 from typing import Protocol
-from urllib.error import URLError
 
 import numpy as np
 import torch
@@ -120,7 +119,7 @@ class Inception:
         path = None if weights is None else str(weights)
         try:
             network = FeatureExtractorInceptionV3(self.name, wanted, feature_extractor_weights_path=path, verbose=False)
-        except (URLError, OSError, RuntimeError, EOFError) as error:
+        except Exception as error:  # whatever a network, a torn file or a pickle does
             where = f"read from {weights}" if weights else "downloaded"
             raise UserError(
                 f"Inception's weights could not be {where} ({type(error).__name__}: "
