@@ -72,3 +72,10 @@ def test_state_survives_saving():
         new.load_state_dict(old.state_dict())
     step(after, resumed)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), after.parameters(), strict=True))
+
+
+def test_sgd_has_everything_and_nesterovs_momentum():
+    (optimizer,) = make_optimizers(make_model(), OptimizerConfig(name="sgd", lr=0.1, betas=(0.8, 0.9)), ends=("first",))
+    (group,) = optimizer.param_groups
+    assert type(optimizer) is torch.optim.SGD and len(group["params"]) == 6
+    assert (group["lr"], group["momentum"], group["nesterov"]) == (0.1, 0.8, True)

@@ -91,7 +91,7 @@ def load_judge(folder: str | Path, device: torch.device | str = "cpu") -> Judge:
     try:
         model = AutoModelForImageClassification.from_pretrained(folder).to(device)
         processor = AutoImageProcessor.from_pretrained(folder)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a missing file, a torn one, a Hub out of reach: each has its own
         raise UserError(
             f"{folder} could not be loaded as a transformers image classifier: {' '.join(str(error).split())[:300]} "
             f"Give the folder that scripts/train_classifier.py saved (runs/<name>/classifier)."

@@ -57,7 +57,7 @@ class ClassAccuracy(evaluate.Metric):
         }
         missing = [name for name, count in zip(names, counts, strict=True) if not count]
         if missing:
-            warnings.warn(f"No image of these classes was asked for: {', '.join(missing)}.", stacklevel=2)
+            warnings.warn(f"No image of these classes was asked for: {', '.join(missing)}.", stacklevel=3)
         return {
             "accuracy": float(right.sum() / counts.sum()),
             "mean_class_accuracy": float((right[counts > 0] / counts[counts > 0]).mean()),

@@ -56,7 +56,7 @@ class FrechetDistance(evaluate.Metric):
                 f"{least} images for {dimensions} feature dimensions: the covariance is singular and the Frechet "
                 f"distance biased upwards, the more so the fewer the images. Compare it only with distances at the "
                 f"same n, or use more than {dimensions} images in both sets.",
-                stacklevel=2,
+                stacklevel=3,
             )
         statistics = [fid_features_to_statistics(each) for each in (generated, real)]
         return {

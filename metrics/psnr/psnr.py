@@ -49,7 +49,7 @@ class PSNR(evaluate.Metric):
         identical = int(np.isinf(each).sum())
         if identical:
             warnings.warn(
-                f"{identical} of {len(each)} images equal their originals: the mean is infinite.", stacklevel=2
+                f"{identical} of {len(each)} images equal their originals: the mean is infinite.", stacklevel=3
             )
         return {
             "psnr": float(np.mean(each)),
