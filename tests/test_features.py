@@ -34,6 +34,11 @@ def some_images(count: int = 7, channels: int = 3) -> torch.Tensor:
     return torch.randint(0, 256, (count, channels, 8, 8), dtype=torch.uint8, generator=generator)
 
 
+@pytest.fixture(autouse=True)
+def _one_thread(_two_threads) -> None:
+    torch.set_num_threads(1)  # two only wait for each other over networks this small
+
+
 @pytest.fixture
 def judge() -> Judge:
     return make_judge()

@@ -63,7 +63,7 @@ def test_only_inceptions_is_called_by_the_known_names(metric):
             assert (found["name"] == known) == called
     score = metric("inception_score").compute
     assert score(predictions=a, features="inception-v3-compat")["name"] == "Inception score"
-    assert score(predictions=a, features="features of x")["name"] != "Inception score"
+    assert score(predictions=a, features="features of x")["name"] == "Classifier score, features of x"
 
 
 def test_equal_sets_are_at_distance_nothing_in_any_order(metric):
@@ -257,6 +257,11 @@ IMAGES = np.full((3, 1, 8, 8), 0.5)
         ("class_accuracy", {"predictions": [0, 1], "references": [0]}, "Mismatch"),
         ("class_accuracy", {"predictions": [0, 1], "references": [0, -1]}, "without a label"),
         ("class_accuracy", {"predictions": [0, 2], "references": [0, 1], "class_names": ["a", "b"]}, "0 to 2"),
+        ("frechet_distance", {"predictions": SET[:0], "reference": SET}, "not 0 rows"),
+        ("inception_score", {"predictions": SET[:0]}, "rows of nothing"),
+        ("class_accuracy", {"predictions": [], "references": []}, "no images"),
+        ("psnr", {"predictions": IMAGES[:0], "references": IMAGES[:0]}, "no images"),
+        ("ssim", {"predictions": IMAGES[:0], "references": IMAGES[:0]}, "no images"),
         ("psnr", {"predictions": IMAGES, "references": IMAGES[:2]}, "Mismatch"),
         ("psnr", {"predictions": IMAGES, "references": IMAGES[..., :4]}, "Pair 0"),
         ("psnr", {"predictions": IMAGES * 255, "references": IMAGES}, "data_range=255 for uint8"),
@@ -266,7 +271,7 @@ IMAGES = np.full((3, 1, 8, 8), 0.5)
         (
             "perceptual_distance",
             {"predictions": IMAGES, "references": [*IMAGES[:2], IMAGES[2, :, :4]], "feature_maps": list},
-            "different sizes",
+            "must be of one size",
         ),
         (
             "perceptual_distance",

@@ -10,6 +10,7 @@ import hashlib
 import os
 import sys
 import zipfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -192,7 +193,7 @@ def extract(
     if not share:
         raise UserError(f"There are no images to look at: {len(images)} for {num_processes} processes.")
 
-    def batches():
+    def batches() -> Iterator[torch.Tensor]:
         for first in range(share.start, share.stop, batch_size):
             some = range(first, min(first + batch_size, share.stop))
             yield images[some.start : some.stop] if isinstance(images, torch.Tensor) else _pixels(images, some)
@@ -214,7 +215,7 @@ def _pixels(images: ImageSet, indices: range) -> torch.Tensor:
     return images.__getitems__(indices)["pixels"]
 
 
-def content_key(extractor: Extractor, batches) -> str:
+def content_key(extractor: Extractor, batches: Iterable[torch.Tensor]) -> str:
     """A hash of the extractor's weights and of every pixel, the same however the images are cut into batches."""
     digest = hashlib.sha256(extractor.fingerprint.encode())
     shape = None

@@ -42,6 +42,8 @@ class ClassAccuracy(evaluate.Metric):
 
     def _compute(self, predictions: Any, references: Any, class_names: list[str] | None = None) -> dict[str, Any]:
         recognised, asked = np.asarray(predictions), np.asarray(references)
+        if not len(asked):
+            raise ValueError("There are no images.")
         names = class_names or [str(i) for i in range(int(max(recognised.max(), asked.max())) + 1)]
         both = np.concatenate([recognised, asked])
         if both.min() < 0 or both.max() >= len(names):

@@ -47,8 +47,9 @@ class InceptionScore(evaluate.Metric):
     def _compute(
         self, predictions: Any, features: str = "unnamed classifier", num_splits: int = 10, seed: int = 0
     ) -> dict[str, Any]:
-        if len({np.shape(row) for row in predictions}) != 1:
-            raise ValueError(f"predictions must be logits, (N, K); they hold rows of {np.shape(predictions)}.")
+        shapes = {np.shape(row) for row in predictions}
+        if len(shapes) != 1:
+            raise ValueError(f"predictions must be logits, (N, K); they hold rows of {sorted(shapes) or 'nothing'}.")
         logits = torch.from_numpy(np.stack([np.asarray(row, np.float64) for row in predictions]))
         if not logits.isfinite().all():
             raise ValueError("predictions hold NaN or infinite logits.")
@@ -58,7 +59,7 @@ class InceptionScore(evaluate.Metric):
         return {
             "inception_score": found[KEY_METRIC_ISC_MEAN],
             "standard_deviation": found[KEY_METRIC_ISC_STD],
-            "name": "Inception score" if features == INCEPTION else f"Inception score's formula, {features}",
+            "name": "Inception score" if features == INCEPTION else f"Classifier score, {features}",
             "features": features,
             "num_classes": logits.shape[1],
             "n": len(logits),

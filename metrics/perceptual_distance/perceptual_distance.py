@@ -58,8 +58,8 @@ class PerceptualDistance(evaluate.Metric):
                 "Pass feature_maps, a function of images (B, C, H, W) in [0, 1] to a list of feature maps."
             )
         shapes = {np.shape(image) for image in (*predictions, *references)}
-        if len(shapes) > 1:
-            raise ValueError(f"The images have different sizes, {sorted(shapes)}. Compute each size on its own.")
+        if len(shapes) != 1:
+            raise ValueError(f"The images must be of one size, not {sorted(shapes)}. Compute each size on its own.")
         images, originals = (torch.from_numpy(np.stack(list(x)).astype(np.float32)) for x in (predictions, references))
         if not all(x.min() >= 0 and x.max() <= 1 for x in (images, originals)):
             raise ValueError("The images must lie in [0, 1]; divide uint8 images by 255.")

@@ -67,6 +67,8 @@ def pairs(predictions: Any, references: Any, data_range: float) -> list[tuple[np
     both = [
         (np.asarray(a, np.float32), np.asarray(b, np.float32)) for a, b in zip(predictions, references, strict=True)
     ]
+    if not both:
+        raise ValueError("There are no images.")
     for index, (image, original) in enumerate(both):
         if image.shape != original.shape:
             raise ValueError(
