@@ -32,7 +32,7 @@ from triptych.run import Run
 
 METRICS = Path(__file__).resolve().parents[1] / "metrics"
 BILINEAR = 2  # PIL's number for it, which image processors keep in their file
-BATCH = 256  # of what is measured; the numbers don't depend on it
+BATCH = 256  # images at once where something is measured
 
 
 def main(config: ClassifierConfig) -> None:
@@ -57,7 +57,6 @@ def main(config: ClassifierConfig) -> None:
         model.parameters(), decay=config.ema.decay, use_ema_warmup=True, power=config.ema.power, foreach=True
     )
     model, *optimizers = run.prepare(images, [ema, *lr_schedulers], model, *optimizers)
-    model.train()  # transformers builds models for use, not for training
 
     for x, labels in run.batches():  # (B, 3, H, W) in [-1, 1], (B,)
         with run.accumulate(model):
