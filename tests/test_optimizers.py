@@ -92,3 +92,10 @@ def test_the_average_is_diffusers():
     again = make_ema(model, config)
     again.load_state_dict(theirs.state_dict())
     assert again.optimization_step == 8 and all(map(torch.equal, again.shadow_params, theirs.shadow_params))
+
+
+def test_sgd_has_everything_and_nesterovs_momentum():
+    (optimizer,) = make_optimizers(make_model(), OptimizerConfig(name="sgd", lr=0.1, betas=(0.8, 0.9)), ends=("first",))
+    (group,) = optimizer.param_groups
+    assert type(optimizer) is torch.optim.SGD and len(group["params"]) == 6
+    assert (group["lr"], group["momentum"], group["nesterov"]) == (0.1, 0.8, True)

@@ -49,9 +49,11 @@ def bm3d(noisy: np.ndarray, sigma: float, strength: float) -> np.ndarray:
     from bm3d import bm3d as grey  # optional: its licence excludes commercial use
     from bm3d import bm3d_rgb as colour
 
-    if noisy.shape[-1] == 3:
-        return colour(noisy, strength * sigma)
-    return grey(noisy[..., 0], strength * sigma)[..., None]
+    height, width = noisy.shape[:2]
+    # Its process dies of images about as small as its blocks, 8 pixels; mirrored beyond their edges they are larger.
+    padded = np.pad(noisy, ((0, max(0, 16 - height)), (0, max(0, 16 - width)), (0, 0)), mode="symmetric")
+    restored = colour(padded, strength * sigma) if noisy.shape[-1] == 3 else grey(padded[..., 0], strength * sigma)
+    return restored[:height, :width]
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ def restore_all(
 def _restore(name: str, strength: float, sigma: float | None, noisy: np.ndarray) -> np.ndarray:
     if sigma is None:
         sigma = float(np.mean(estimate_sigma(noisy, channel_axis=-1)))
-    return METHODS[name].restore(noisy, max(sigma, 1e-4), strength).clip(0, 1).astype(np.float32)
+    restored = METHODS[name].restore(noisy, max(sigma, 1e-4), strength)  # some drop the axis of a single channel
+    return restored.reshape(noisy.shape).clip(0, 1).astype(np.float32)
 
 
 def tune(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import os
 import sys
@@ -70,6 +71,12 @@ class ImageSet(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self._source)
 
+    def every_other(self, first: int) -> ImageSet:
+        """Half of the images: the even ones for `first` 0, the odd ones for 1."""
+        labels = None if self._labels is None else self._labels[first::2].numpy()
+        source = self._source[first::2]
+        return ImageSet(source, labels, self.class_names, self.channels, self.image_size, self.num_skipped)
+
     def __getitems__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
         index = np.asarray(indices, dtype=np.int64)
         if isinstance(self._source, np.ndarray):
@@ -130,9 +137,9 @@ def load_images(config: DataConfig, need_labels: bool = False) -> ImageSet:
 
 def open_records(config: DataConfig, need_labels: bool = False) -> tuple[Records, np.ndarray | None, list[str] | None]:
     """The undecoded images that `config` names, their labels by row, and the names of the classes."""
-    dataset = open_dataset(config)
-    column = find_image_column(dataset, config)
-    labels, class_names = read_labels(dataset, config, need_labels)
+    dataset = _open_dataset(config)
+    column = _find_image_column(dataset, config)
+    labels, class_names = _read_labels(dataset, config, need_labels)
     records = Records(dataset.cast_column(column, datasets.Image(decode=False)), column, config)
     if len(records) == 0:
         raise UserError(f"data.path {config.path!r}, split {config.split!r}, holds no images.")
@@ -158,7 +165,7 @@ def _looks_local(path: str) -> bool:
     return path.startswith((".", "/", "~")) or path.count("/") > 1 or "\\" in path or path.endswith(".zip")
 
 
-def open_dataset(config: DataConfig) -> datasets.Dataset:
+def _open_dataset(config: DataConfig) -> datasets.Dataset:
     path = Path(config.path).expanduser()
     way_out = (
         "Point data.path at a local copy (a folder in datasets format, a folder of images, or a zip), "
@@ -244,7 +251,7 @@ def _open_from_cache(name: str) -> datasets.DatasetDict | None:
         datasets.config.HF_HUB_OFFLINE = before
 
 
-def find_image_column(dataset: datasets.Dataset, config: DataConfig) -> str:
+def _find_image_column(dataset: datasets.Dataset, config: DataConfig) -> str:
     images = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
     if config.image_column is not None:
         if config.image_column not in images:
@@ -256,7 +263,7 @@ def find_image_column(dataset: datasets.Dataset, config: DataConfig) -> str:
     raise UserError(f"data.path {config.path!r} has no image column; its columns are {dataset.column_names}.")
 
 
-def read_labels(
+def _read_labels(
     dataset: datasets.Dataset, config: DataConfig, needed: bool
 ) -> tuple[np.ndarray | None, list[str] | None]:
     column = config.label_column or ("label" if "label" in dataset.column_names else None)
@@ -297,6 +304,11 @@ class Records:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def __getitem__(self, part: slice) -> Records:
+        chosen = copy.copy(self)
+        chosen.indices = self.indices[part]
+        return chosen
 
     def _open(self, index: int) -> Image.Image:
         record = self.dataset[index][self.column]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,15 @@ def averaged_weights(ema: Any, model: torch.nn.Module):
 
 def save_pipeline(pipeline: DiffusionPipeline, folder: Path, card: str) -> None:
     """Write `pipeline` and its model card to `folder`, whole or not at all."""
+    save_parts([pipeline], folder, card)
+
+
+def save_parts(parts: Sequence[Any], folder: Path, card: str) -> None:
+    """Write all that has a ``save_pretrained``, and a model card, to one `folder`, whole or not at all."""
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    pipeline.save_pretrained(partial)
+    for part in parts:
+        part.save_pretrained(partial)
     (partial / "README.md").write_text(card)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
@@ -130,9 +137,11 @@ def chosen_classes(pipeline: Any, classes: list[str | int] | str | None) -> list
         raise UserError(str(error)) from None
 
 
-def model_card(title: str, tags: list[str], facts: dict[str, Any], usage: str, notes: str) -> str:
+def model_card(
+    title: str, tags: list[str], facts: dict[str, Any], usage: str, notes: str, library: str = "diffusers"
+) -> str:
     """A model card in the Hub's form: YAML header, usage, a table of `facts`, notes."""
-    header = yaml.safe_dump({"library_name": "diffusers", "license": "apache-2.0", "tags": tags}, sort_keys=False)
+    header = yaml.safe_dump({"library_name": library, "license": "apache-2.0", "tags": tags}, sort_keys=False)
     rows = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
     return (
         f"---\n{header}---\n\n# {title}\n\n```python\n{usage.strip()}\n```\n\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-LIBRARIES = ("torch", "diffusers", "accelerate", "datasets")
+LIBRARIES = ("torch", "diffusers", "accelerate", "datasets", "transformers")
 
 
 def effective_precision(asked: str, device: torch.device) -> tuple[str, str | None]:

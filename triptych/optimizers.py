@@ -1,4 +1,4 @@
-"""Optimizers by config, AdamW for everything or Muon for the matrices, and the moving average of what they learn."""
+"""Optimizers by config: AdamW or SGD for everything, or Muon for the matrices; and the average of what they learn."""
 
 from __future__ import annotations
 
@@ -47,8 +47,11 @@ def make_optimizers(
     AdamW (Loshchilov & Hutter 2019) alone, or with ``config.name == "muon"`` also Muon (Jordan et al. 2024), which
     replaces the update of a weight matrix by its nearest orthogonal one. Muon is for hidden layers: what maps from
     or to data, classes and time (parameters whose names begin with one of `ends`), and everything that is no
-    matrix, stays with AdamW.
+    matrix, stays with AdamW. With ``"sgd"``, Nesterov's accelerated gradient (Sutskever et al. 2013) for everything.
     """
+    if config.name == "sgd":
+        settings = {"lr": config.lr, "momentum": config.betas[0], "weight_decay": config.weight_decay}
+        return [torch.optim.SGD(model.parameters(), nesterov=config.betas[0] > 0, fused=True, **settings)]
     named = dict(model.named_parameters())
     hidden = {name: p for name, p in named.items() if p.ndim >= 2 and not name.startswith(tuple(ends))}
     if config.name == "adamw":
