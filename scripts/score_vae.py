@@ -7,9 +7,11 @@ Writes scores.json beside the pipeline's folder. All likelihoods in nats per ima
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,6 +65,7 @@ def main(
             f"{pipeline} takes images of {pipe.image_shape}; the data has {test.channels, test.image_size}."
         )
 
+    decode = make_decoder(pipe.vae, dtype)
     parts: dict[str, list[torch.Tensor]] = {}  # of each batch
     for first in tqdm(range(0, len(test), batch_size), unit="batch"):
         pixels = to_unit_interval(test.__getitems__(range(first, min(first + batch_size, len(test))))["pixels"])
@@ -78,8 +81,7 @@ def main(
         }
         if pipe.vae.config.variational:
             generator = keyed_generator("posterior", seed, first)
-            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
-                measured |= elbo_parts(pipe, pixels, mean, logvar, num_importance_samples, generator)
+            measured |= elbo_parts(pipe, decode, pixels, mean, logvar, num_importance_samples, generator)
         for key, value in measured.items():
             parts.setdefault(key, []).append(value)
     measured = {key: torch.cat(values) for key, values in parts.items()}  # (N,) or (N, latent_dim)
@@ -106,9 +108,18 @@ def main(
     print(path)
 
 
+def make_decoder(vae: torch.nn.Module, dtype: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """z -> logits, the network in `dtype`, but for its first layer: bfloat16's 8 bits are too few for z."""
+    if dtype == "float32":
+        return vae.decode
+    layers = copy.deepcopy(vae.decoder).to(torch.bfloat16)  # a third faster than autocast, which casts at every layer
+    return lambda z: layers(vae.from_latents(z).to(torch.bfloat16)).float()
+
+
 @torch.no_grad()
 def elbo_parts(
     pipe: DiffusionPipeline,
+    decode: Callable[[torch.Tensor], torch.Tensor],
     pixels: torch.Tensor,
     mean: torch.Tensor,
     logvar: torch.Tensor,
@@ -123,7 +134,7 @@ def elbo_parts(
         log_sigma = torch.tensor(math.log(pipe.config.sigma))
     log_likelihood = []
     for some in z.split(max(1, DECODES // len(pixels))):  # (k, B, D)
-        logits = pipe.vae.decode(some.flatten(0, 1))
+        logits = decode(some.flatten(0, 1))
         repeated = pixels.repeat(len(some), 1, 1, 1)
         nll = negative_log_likelihood(pipe.config.likelihood, logits, repeated, log_sigma)
         log_likelihood.append(-nll.view(len(some), -1))
