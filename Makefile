@@ -22,8 +22,9 @@ lint: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
-benchmark: .venv/.runtime  ## the training loop against the bare step; DATA=folder for a local copy of CIFAR-10
+benchmark: .venv/.runtime  ## the training loops against the bare steps; DATA=folder for a local copy of CIFAR-10
 	$(LAUNCH) benchmarks/training.py --config configs/diffusion_cifar10_cpu.yaml $(if $(DATA),--data.path $(DATA))
+	$(LAUNCH) benchmarks/training_gan.py --config configs/gan_cifar10.yaml --generator_init null $(if $(DATA),--data.path $(DATA))
 
 .venv/.runtime: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv

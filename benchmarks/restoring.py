@@ -52,9 +52,8 @@ def main(pipeline: str, count: int = 500, image_size: int = 32, height: int = 10
         work()
     whole, bare = zip(*((seconds(through_pipeline), seconds(through_network)) for _ in range(TURNS)), strict=True)
     ratios = sorted(b / w for b, w in zip(bare, whole, strict=True))
-    print(
-        f"{machine.device_name(torch.device('cpu'))}, torch {torch.__version__}, {torch.get_num_threads()} threads, fp32"
-    )
+    name, threads = machine.device_name(torch.device("cpu")), torch.get_num_threads()
+    print(f"{name}, torch {torch.__version__}, {threads} threads, fp32")
     print(f"pipeline            {count / statistics.median(whole):8.0f} images/s of {image_size}x{image_size}")
     print(f"bare network        {count / statistics.median(bare):8.0f} images/s")
     print(f"pipeline / network  {statistics.median(ratios):8.1%}   median of {TURNS} turns")

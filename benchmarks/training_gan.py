@@ -58,6 +58,7 @@ class Bare:
 
 
 def main(config: GanConfig) -> None:
+    config = dataclasses.replace(config, num_discriminator_warmup_updates=0)  # in which there is no game yet
     loop_against_bare("train_gan.py", config, lambda run: Bare(run, config))
 
 

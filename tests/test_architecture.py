@@ -64,5 +64,6 @@ def test_requirements_are_imported():
     names = [re.match(r"[\w-]+", line).group().lower() for line in lines if re.match(r"[a-zA-Z]", line)]
     required = {named.get(name, name.replace("-", "_")) for name in names}
     used = set().union(*(imports(path) for path in SOURCES)) - sys.stdlib_module_names - {"triptych", "models"}
+    used -= {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
     by_name = {"tensorboard", "pywavelets"}  # imported by accelerate as a tracker, and by scikit-image
     assert used - {"bm3d"} == required - by_name, "bm3d is an extra: its licence excludes commercial use"
