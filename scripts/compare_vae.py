@@ -8,17 +8,14 @@ Can be interrupted at any time: trainings are resumed, and what has been trained
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
-import yaml
 
-from triptych.config import UserError, command
+from triptych import stages
+from triptych.config import UserError, command, read_yaml
 from triptych.figures import save_comparison
 
-ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = {  # score: (title, digits)
     "neg_elbo": ("-ELBO, nats", 2),
     "importance_weighted_nll": ("-log p(x) (importance-weighted bound), nats", 2),
@@ -62,24 +59,13 @@ def main(
         for seed in seeds or [0, 1, 2]:
             run = output / f"z{latent_dim}_seed{seed}"
             if not (run / "pipeline").exists():
-                settings = [
-                    "--config",
-                    experiment,
-                    "--model.latent_dim",
-                    latent_dim,
-                    "--seed",
-                    seed,
-                    "--name",
-                    run.name,
-                ]
-                settings += ["--run.output_dir", output, "--resume", "latest", *data, *(train_flags or [])]
-                launch = ["accelerate.commands.launch", "--quiet", "--config_file", ROOT / "accelerate_config.yaml"]
-                call("-m", *launch, ROOT / "scripts/train_vae.py", *settings)
+                settings = ["--config", experiment, "--model.latent_dim", latent_dim, "--seed", seed, *data]
+                settings += ["--name", run.name, "--run.output_dir", output, "--resume", "latest"]
+                stages.train("train_vae.py", *settings, *(train_flags or []))
             if not (run / "scores.json").exists():
-                settings = yaml.safe_load((run / "config.yaml").read_text())
-                trained_on = ["--data.path", settings["data"]["path"]]
+                trained_on = ["--data.path", read_yaml(run / "config.yaml")["data"]["path"]]
                 k = ["--num_importance_samples", num_importance_samples]
-                call(ROOT / "scripts/score_vae.py", run / "pipeline", *trained_on, *k, *(score_flags or []))
+                stages.run("score_vae.py", run / "pipeline", *trained_on, *k, *(score_flags or []))
             results.setdefault(latent_dim, []).append(json.loads((run / "scores.json").read_text()))
 
     table = {d: {key: [s[key] for s in scores if key in s] for key in COLUMNS} for d, scores in results.items()}
@@ -91,12 +77,6 @@ def main(
         {k: v for k, v in shown.items() if all(v.values())}, "latent size", output / "comparison.png"
     )
     print(f"\n{text}\n{output / 'comparison.md'}\n{figure}")
-
-
-def call(*arguments: object) -> None:
-    done = subprocess.run([sys.executable, *map(str, arguments)])
-    if done.returncode:
-        raise UserError("stopped there; run the same command again to go on.")
 
 
 def markdown(table: dict[int, dict[str, list[float]]], results: dict[int, list[dict]]) -> str:
