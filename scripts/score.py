@@ -1,0 +1,200 @@
+"""Score generated images against real ones, as a judge sees them: a saved pipeline, or a folder of images.
+
+    python scripts/score.py pretrained/cifar10-class-conditional --judge runs/classifier_cifar10/classifier \\
+        --data.path uoft-cs/cifar10 --num_images_per_class 1000 --output runs/scores
+
+What is drawn is kept batch by batch in the output folder, so the command can be interrupted and repeated. Beside every
+distance stands its floor: that of as many real training images from the same reference.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import evaluate
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from tqdm.auto import tqdm
+
+from triptych.comparison import mean_and_interval
+from triptych.config import DataConfig, UserError, command
+from triptych.data import load_images
+from triptych.export import load_pipeline, weights_hash
+from triptych.features import Extractor, Inception, extract, load_judge
+from triptych.schedules import scheduler_class
+from triptych.seeds import keyed_generator
+
+METRICS = Path(__file__).resolve().parents[1] / "metrics"
+
+
+def main(
+    source: str,
+    judge: str,
+    data: DataConfig = DataConfig(split="test"),  # noqa: B008 - frozen
+    train_split: str = "train",
+    num_images_per_class: int = 100,
+    num_inference_steps: int | None = None,
+    guidance_scale: float | None = None,
+    scheduler: str | None = None,
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    batch_size: int = 100,
+    num_bootstrap: int = 20,
+    seed: int = 0,
+    output: Path = Path("runs/scores"),
+) -> None:
+    """Score generated images.
+
+    Args:
+        source: folder of a saved pipeline (class-conditional, or a VAE), or of images, one folder per class.
+        judge: a classifier of scripts/train_classifier.py; "inception" for Inception's features, without classes.
+        data: the real images; its split is the reference.
+        train_split: real images that are no reference: the floor of every distance.
+        num_images_per_class: images of each class to draw (of a VAE, ten times as many in all).
+        num_inference_steps: steps of the scheduler; the pipeline's own default if not given.
+        guidance_scale: 1 = no guidance; the pipeline's own default if not given.
+        scheduler: any diffusers scheduler by name; the pipeline's own if not given.
+        dtype: precision of the drawing network.
+        batch_size: images drawn at once.
+        num_bootstrap: resamplings of the images for the interval of the Frechet distance; 0 = none.
+        seed: of the noise and of the resampling.
+        output: folder for scores.json, what is drawn, and the cached features.
+    """
+    if num_images_per_class < 1 or batch_size < 1 or num_bootstrap < 0:
+        raise UserError("num_images_per_class and batch_size must be at least 1, num_bootstrap 0 or more.")
+    critic = Inception() if judge == "inception" else load_judge(judge)
+    reference = load_images(data)
+    train = load_images(replace(data, split=train_split))
+    settings = {"source": source, "seed": seed}
+    if (Path(source) / "model_index.json").exists() or not Path(source).exists():
+        pipe = load_pipeline(source, torch_dtype=getattr(torch, dtype))
+        if scheduler is not None:
+            pipe.scheduler = scheduler_class(scheduler).from_config(pipe.scheduler.config)
+        how = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
+        how = {key: pipe.config[key] if value is None else value for key, value in how.items() if key in pipe.config}
+        settings |= {"dtype": dtype, "weights": weights_hash(source), "num_images_per_class": num_images_per_class}
+        settings |= how
+        if "scheduler" in pipe.components:
+            settings["scheduler"] = type(pipe.scheduler).__name__
+        images, labels = draw(pipe, how, num_images_per_class, batch_size, seed, output / f"drawn_{key_of(settings)}")
+        class_names = getattr(pipe, "class_names", None)
+    else:
+        folder = load_images(DataConfig(path=source, channels=reference.channels))
+        everything = folder.__getitems__(range(len(folder)))
+        images, class_names = everything["pixels"], folder.class_names
+        labels = everything["labels"] if folder.has_labels else None
+    if images.shape[1:] != (reference.channels, reference.image_size, reference.image_size):
+        raise UserError(
+            f"{source} gives images of {tuple(images.shape[1:])}, the reference is of {reference.image_size} pixels "
+            f"and {reference.channels} channels. Set data.image_size or data.channels, or choose another data.path."
+        )
+
+    cache = output / "features"
+    seen = extract(critic, images)
+    real = extract(critic, reference, cache=cache)
+    some = torch.randperm(len(train), generator=keyed_generator("floor", seed))[: len(images)]
+    floor = extract(critic, train.__getitems__(some.tolist())["pixels"], cache=cache)
+    scores = settings | {"judge": critic.name, "data": data.path, "reference_split": data.split, "n": len(images)}
+    scores |= {"reference_n": len(reference), "floor_split": train_split}
+    scores |= distances(critic, seen, real, num_bootstrap, seed)
+    scores["floor"] = distances(critic, floor, real, num_bootstrap, seed)
+    if labels is not None and hasattr(critic, "class_names"):
+        scores |= recognised(critic.class_names, class_names, seen["logits"], labels)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
+    print_table(scores)
+    print(output / "scores.json")
+
+
+def draw(
+    pipe: DiffusionPipeline, how: dict, per_class: int, batch_size: int, seed: int, folder: Path
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Draw, or go on drawing: uint8 (N, C, H, W), and the classes asked for, (N,). An image is a function of (seed, its
+    class, its number)."""
+    pipe.to("cuda" if torch.cuda.is_available() else "cpu")
+    pipe.set_progress_bar_config(disable=True)
+    names = getattr(pipe, "class_names", None)
+    order = [(c, k) for k in range(per_class) for c in range(len(names) if names else 10)]
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = []
+    for first in tqdm(range(0, len(order), batch_size), desc="drawing", unit="batch"):
+        batch = order[first : first + batch_size]
+        path = folder / f"{first:08d}_{len(batch)}.npy"
+        if not path.exists():
+            generators = [keyed_generator("image", seed, c, k) for c, k in batch]
+            if names:
+                drawn = pipe([c for c, _ in batch], generator=generators, output_type="np", **how).images
+            else:  # of the prior; one generator for the batch
+                drawn = pipe(len(batch), generator=generators[0], output_type="np").images
+            partial = path.with_suffix(".partial.npy")
+            np.save(partial, (drawn * 255).round().astype(np.uint8).transpose(0, 3, 1, 2))
+            partial.replace(path)
+        parts.append(torch.from_numpy(np.load(path)))
+    return torch.cat(parts), torch.tensor([c for c, _ in order]) if names else None
+
+
+def key_of(settings: dict) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def distances(critic: Extractor, seen: dict, real: dict, num_bootstrap: int, seed: int) -> dict:
+    """Frechet and kernel distance, precision and recall, inception score, of images from the real ones."""
+    frechet, kernel, cover, inception = (
+        load_metric(name) for name in ("frechet_distance", "kernel_distance", "precision_recall", "inception_score")
+    )
+    features, reference = seen["features"].numpy(), real["features"].numpy()
+    common = {"reference": reference, "features": critic.name}
+    found = dict(frechet.compute(predictions=features, **common))
+    if num_bootstrap > 1:
+        rng, n = np.random.default_rng(seed), len(features)
+        resampled = (
+            frechet.compute(predictions=features[rng.integers(n, size=n)], **common) for _ in range(num_bootstrap)
+        )
+        spread = np.std([each["frechet_distance"] for each in resampled], ddof=1)
+        found["frechet_distance_interval"] = 1.96 * float(spread)
+    subset = min(1000, len(features), len(reference))
+    found |= kernel.compute(predictions=features, **common, subset_size=subset, seed=seed)
+    found |= cover.compute(predictions=features, **common)
+    found |= inception.compute(predictions=seen["logits"].numpy(), features=critic.name, seed=seed)
+    return {key: found[key] for key in (*NUMBERS, "frechet_distance_interval", "covers_dimensions") if key in found}
+
+
+NUMBERS = ("frechet_distance", "kernel_distance", "precision", "recall", "inception_score")
+
+
+def load_metric(name: str) -> evaluate.EvaluationModule:
+    return evaluate.load(str(METRICS / name), keep_in_memory=True)
+
+
+def recognised(judged: list[str], asked: list[str], logits: torch.Tensor, labels: torch.Tensor) -> dict:
+    """Whether the class asked for is the class recognised."""
+    unknown = sorted(set(asked) - set(judged))
+    if unknown:
+        raise UserError(f"judge: it knows {', '.join(judged)}, not {', '.join(unknown)}. Give the judge of this data.")
+    wanted = torch.tensor([judged.index(name) for name in asked])[labels]
+    answers = logits.argmax(1)
+    found = load_metric("class_accuracy").compute(predictions=answers, references=wanted, class_names=judged)
+    mean, interval = mean_and_interval((answers == wanted).double().tolist())
+    scores = {"class_accuracy": mean, "class_accuracy_interval": interval}
+    return scores | {key: found[key] for key in ("per_class", "confusion_matrix")}
+
+
+def print_table(scores: dict) -> None:
+    against = f"{scores['data']}, {scores['reference_split']}, {scores['reference_n']:,} images"
+    print(f"\n{scores['source']}: n = {scores['n']:,}; {scores['judge']}; against {against}")
+    for key in (*NUMBERS, "class_accuracy"):
+        if key in scores:
+            interval = scores.get(f"{key}_interval")
+            spread = f" ± {interval:.4g}" if interval is not None else ""
+            floor = f"   floor {scores['floor'][key]:.4g}" if key in scores["floor"] else ""
+            print(f"{key:24} {scores[key]:.4f}{spread}{floor}")
+    for name, row in scores.get("per_class", {}).items():
+        print(f"  {name:22} {row['accuracy']:.1%}" if row["accuracy"] is not None else f"  {name:22} none")
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,110 @@
+"""Scoring generated digits by a judge trained in the test, and the same from a folder of images."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, environment, launch_command
+from diffusers import DDIMScheduler, UNet2DModel
+from PIL import Image
+
+from models.pipeline_class_conditional import ClassConditionalPipeline
+from models.pipeline_vae import VAEPipeline
+from models.vae import VAE
+from triptych.config import DataConfig, UserError
+from triptych.data import load_images
+
+DIGITS = [str(k) for k in range(10)]
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("judge")
+    config = ["--config", str(ROOT / "configs/demo/classifier_digits.yaml"), "--run.tracker", "null"]
+    short = ["--num_updates", "120", "--run.progress", "false", "--run.output_dir", str(folder), "--name", "judge"]
+    command = [*launch_command(script=ROOT / "scripts/train_classifier.py"), *config, *short]
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return str(folder / "judge/classifier")
+
+
+@pytest.fixture
+def score(tmp_path, judge):
+    main = importlib.import_module("score").main
+
+    def call(source: Path, **settings) -> dict:
+        defaults = {"num_images_per_class": 4, "batch_size": 15, "num_bootstrap": 3, "output": tmp_path / "scores"}
+        main(str(source), **({"judge": judge} | defaults | settings))
+        return json.loads((tmp_path / "scores/scores.json").read_text())
+
+    return call
+
+
+def save_pipeline(folder: Path) -> Path:
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        8, 1, 1, block_out_channels=(8,), down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
+        norm_num_groups=4, num_class_embeds=11, layers_per_block=1, attention_head_dim=8,
+    )  # fmt: skip
+    names = dict(enumerate(DIGITS))
+    ClassConditionalPipeline(unet, DDIMScheduler(), names, num_inference_steps=2, guidance_scale=1.0).save_pretrained(
+        folder
+    )
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore:.*feature dimensions")
+def test_a_pipeline_is_drawn_once_and_scored(score, tmp_path, monkeypatch):
+    source = save_pipeline(tmp_path / "pipeline")
+    first = score(source)
+    assert first["n"] == 40 and first["reference_n"] == 360 and first["num_inference_steps"] == 2
+    assert first["floor"]["frechet_distance"] < first["frechet_distance"], "an untrained network draws no digits"
+    assert sum(map(sum, first["confusion_matrix"])) == 40
+    right = sum(row["accuracy"] * row["n"] for row in first["per_class"].values())
+    assert first["class_accuracy"] == pytest.approx(right / 40)
+    drawn = sorted((tmp_path / "scores").glob("drawn_*/*.npy"))
+    assert [p.name for p in drawn] == ["00000000_15.npy", "00000015_15.npy", "00000030_10.npy"]
+    drawn[1].unlink()  # interrupted there
+    times = [p.stat().st_mtime_ns for p in (drawn[0], drawn[2])]
+    assert score(source) == first, "what was missing is drawn again, the same"
+    assert [p.stat().st_mtime_ns for p in (drawn[0], drawn[2])] == times
+    assert score(source, guidance_scale=2.0)["guidance_scale"] == 2.0
+    assert len(list((tmp_path / "scores").glob("drawn_*"))) == 2, "other settings are other images"
+
+
+@pytest.mark.filterwarnings("ignore:.*feature dimensions")
+def test_real_digits_score_as_real(score, tmp_path):
+    """The training digits in a folder for each class: at the floor, and recognised."""
+    images = load_images(DataConfig())
+    for index in range(len(images)):
+        path = tmp_path / f"real/{images.label(index)}/{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(images.whole(index)[0].numpy()).save(path)
+    found = score(tmp_path / "real")
+    assert found["n"] == 1437 and found["class_accuracy"] > 0.9
+    assert found["frechet_distance"] == pytest.approx(found["floor"]["frechet_distance"], rel=1e-3)
+    assert found["precision"] > 0.8 and found["recall"] > 0.8
+
+
+@pytest.mark.filterwarnings("ignore:.*feature dimensions")
+def test_a_vae_has_no_classes_to_ask_for(score, tmp_path):
+    VAEPipeline(VAE(8, 1, 2, "mlp"), "bernoulli").save_pretrained(tmp_path / "vae")
+    found = score(tmp_path / "vae")
+    assert found["n"] == 40 and "class_accuracy" not in found and found["frechet_distance"] > 0
+
+
+def test_bad_input(score, tmp_path, judge):
+    source = save_pipeline(tmp_path / "pipeline")
+    for arguments, message in (
+        ({"source": tmp_path / "none"}, "does not exist"),
+        ({"source": source, "judge": str(source)}, "no image classifier"),
+        ({"source": source, "num_images_per_class": 0}, "at least 1"),
+        ({"source": source, "data": DataConfig(split="test", image_size=16)}, "the reference is of 16 pixels"),
+    ):
+        with pytest.raises(UserError, match=message):
+            score(**arguments)
