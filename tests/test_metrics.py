@@ -312,7 +312,7 @@ def test_every_module_loads_offline_from_elsewhere(tmp_path):
     command = [sys.executable, "-c", TRAVELLER, str(ROOT / "metrics"), *NAMES]
     env = environment(HF_EVALUATE_OFFLINE="1", HF_HOME=str(tmp_path / "cache"))
     env.pop("PYTHONPATH")
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()] == NAMES
 
