@@ -9,27 +9,20 @@ distance stands its floor: that of as many real training images from the same re
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import evaluate
-import numpy as np
 import torch
-from diffusers import DiffusionPipeline
-from tqdm.auto import tqdm
 
-from triptych.comparison import mean_and_interval
 from triptych.config import DataConfig, UserError, command
 from triptych.data import load_images
 from triptych.export import load_pipeline, weights_hash
-from triptych.features import Extractor, Inception, extract, load_judge
+from triptych.features import extract, load_critic
 from triptych.schedules import scheduler_class
+from triptych.scoring import NUMBERS, distances, draw, key_of, recognised
 from triptych.seeds import keyed_generator
-
-METRICS = Path(__file__).resolve().parents[1] / "metrics"
 
 
 def main(
@@ -66,7 +59,7 @@ def main(
     """
     if num_images_per_class < 1 or batch_size < 1 or num_bootstrap < 0:
         raise UserError("num_images_per_class and batch_size must be at least 1, num_bootstrap 0 or more.")
-    critic = Inception() if judge == "inception" else load_judge(judge)
+    critic = load_critic(judge)
     reference = load_images(data)
     train = load_images(replace(data, split=train_split))
     settings = {"source": source, "seed": seed}
@@ -80,7 +73,8 @@ def main(
         settings |= how
         if "scheduler" in pipe.components:
             settings["scheduler"] = type(pipe.scheduler).__name__
-        images, labels = draw(pipe, how, num_images_per_class, batch_size, seed, output / f"drawn_{key_of(settings)}")
+        kept = output / f"drawn_{key_of(settings)}"
+        images, labels, _ = draw(pipe, how, num_images_per_class, batch_size, seed, kept)
         class_names = getattr(pipe, "class_names", None)
     else:
         folder = load_images(DataConfig(path=source, channels=reference.channels))
@@ -108,79 +102,6 @@ def main(
     (output / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
     print_table(scores)
     print(output / "scores.json")
-
-
-def draw(
-    pipe: DiffusionPipeline, how: dict, per_class: int, batch_size: int, seed: int, folder: Path
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Draw, or go on drawing: uint8 (N, C, H, W), and the classes asked for, (N,). An image is a function of (seed, its
-    class, its number)."""
-    pipe.to("cuda" if torch.cuda.is_available() else "cpu")
-    pipe.set_progress_bar_config(disable=True)
-    names = getattr(pipe, "class_names", None)
-    order = [(c, k) for k in range(per_class) for c in range(len(names) if names else 10)]
-    folder.mkdir(parents=True, exist_ok=True)
-    parts = []
-    for first in tqdm(range(0, len(order), batch_size), desc="drawing", unit="batch"):
-        batch = order[first : first + batch_size]
-        path = folder / f"{first:08d}_{len(batch)}.npy"
-        if not path.exists():
-            generators = [keyed_generator("image", seed, c, k) for c, k in batch]
-            if names:
-                drawn = pipe([c for c, _ in batch], generator=generators, output_type="np", **how).images
-            else:  # of the prior; one generator for the batch
-                drawn = pipe(len(batch), generator=generators[0], output_type="np").images
-            partial = path.with_suffix(".partial.npy")
-            np.save(partial, (drawn * 255).round().astype(np.uint8).transpose(0, 3, 1, 2))
-            partial.replace(path)
-        parts.append(torch.from_numpy(np.load(path)))
-    return torch.cat(parts), torch.tensor([c for c, _ in order]) if names else None
-
-
-def key_of(settings: dict) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def distances(critic: Extractor, seen: dict, real: dict, num_bootstrap: int, seed: int) -> dict:
-    """Frechet and kernel distance, precision and recall, inception score, of images from the real ones."""
-    frechet, kernel, cover, inception = (
-        load_metric(name) for name in ("frechet_distance", "kernel_distance", "precision_recall", "inception_score")
-    )
-    features, reference = seen["features"].numpy(), real["features"].numpy()
-    common = {"reference": reference, "features": critic.name}
-    found = dict(frechet.compute(predictions=features, **common))
-    if num_bootstrap > 1:
-        rng, n = np.random.default_rng(seed), len(features)
-        resampled = (
-            frechet.compute(predictions=features[rng.integers(n, size=n)], **common) for _ in range(num_bootstrap)
-        )
-        spread = np.std([each["frechet_distance"] for each in resampled], ddof=1)
-        found["frechet_distance_interval"] = 1.96 * float(spread)
-    subset = min(1000, len(features), len(reference))
-    found |= kernel.compute(predictions=features, **common, subset_size=subset, seed=seed)
-    found |= cover.compute(predictions=features, **common)
-    found |= inception.compute(predictions=seen["logits"].numpy(), features=critic.name, seed=seed)
-    return {key: found[key] for key in (*NUMBERS, "frechet_distance_interval", "covers_dimensions") if key in found}
-
-
-NUMBERS = ("frechet_distance", "kernel_distance", "precision", "recall", "inception_score")
-
-
-def load_metric(name: str) -> evaluate.EvaluationModule:
-    return evaluate.load(str(METRICS / name), keep_in_memory=True)
-
-
-def recognised(judged: list[str], asked: list[str], logits: torch.Tensor, labels: torch.Tensor) -> dict:
-    """Whether the class asked for is the class recognised."""
-    unknown = sorted(set(asked) - set(judged))
-    if unknown:
-        raise UserError(f"judge: it knows {', '.join(judged)}, not {', '.join(unknown)}. Give the judge of this data.")
-    wanted = torch.tensor([judged.index(name) for name in asked])[labels]
-    answers = logits.argmax(1)
-    found = load_metric("class_accuracy").compute(predictions=answers, references=wanted, class_names=judged)
-    mean, interval = mean_and_interval((answers == wanted).double().tolist())
-    scores = {"class_accuracy": mean, "class_accuracy_interval": interval}
-    return scores | {key: found[key] for key in ("per_class", "confusion_matrix")}
 
 
 def print_table(scores: dict) -> None:

@@ -67,8 +67,8 @@ def test_a_pipeline_is_drawn_once_and_scored(score, tmp_path, monkeypatch):
     assert sum(map(sum, first["confusion_matrix"])) == 40
     right = sum(row["accuracy"] * row["n"] for row in first["per_class"].values())
     assert first["class_accuracy"] == pytest.approx(right / 40)
-    drawn = sorted((tmp_path / "scores").glob("drawn_*/*.npy"))
-    assert [p.name for p in drawn] == ["00000000_15.npy", "00000015_15.npy", "00000030_10.npy"]
+    drawn = sorted((tmp_path / "scores").glob("drawn_*/*.npz"))
+    assert [p.name for p in drawn] == ["00000000_15.npz", "00000015_15.npz", "00000030_10.npz"]
     drawn[1].unlink()  # interrupted there
     times = [p.stat().st_mtime_ns for p in (drawn[0], drawn[2])]
     assert score(source) == first, "what was missing is drawn again, the same"
@@ -108,3 +108,26 @@ def test_bad_input(score, tmp_path, judge):
     ):
         with pytest.raises(UserError, match=message):
             score(**arguments)
+
+
+@pytest.mark.filterwarnings("ignore:.*feature dimensions")
+def test_a_study_keeps_its_rows(tmp_path, judge, capsys):
+    """Two samplers at two step counts and two scales: eight rows, a verdict, charts; a second call measures nothing."""
+    source = str(save_pipeline(tmp_path / "pipeline"))
+    study = importlib.import_module("study_sampling").main
+    settings = {"schedulers": "DDIM,DDPM", "num_inference_steps": [2, 3], "guidance_scales": [1.0, 2.0]}
+    settings |= {"num_images_per_class": 2, "output": tmp_path / "study"}
+    study(source, judge, **settings)
+    said = capsys.readouterr().out
+    rows = [json.loads(line) for line in (tmp_path / "study/rows.jsonl").read_text().splitlines()]
+    assert len(rows) == 8 and all(row["n"] == 20 and row["seconds_per_image"] > 0 for row in rows)
+    assert [row["num_inference_steps"] for row in rows] == [2] * 4 + [3] * 4, "the cheapest first"
+    best = min(rows, key=lambda row: row["frechet_distance"])
+    assert f"Best: {best['scheduler']}, {best['num_inference_steps']} steps" in said
+    pictures = {"steps_guidance1.png", "steps_guidance2.png", "guidance_steps2.png", "guidance_steps3.png"}
+    assert {path.name for path in (tmp_path / "study").glob("*.png")} == pictures
+    study(source, judge, **settings)
+    assert len((tmp_path / "study/rows.jsonl").read_text().splitlines()) == 8
+    for wrong, message in (({"schedulers": "Nothing"}, "no scheduler"), ({"num_inference_steps": [0]}, "at least")):
+        with pytest.raises(UserError, match=message):
+            study(source, judge, **settings | wrong)

@@ -102,6 +102,11 @@ def load_judge(folder: str | Path, device: torch.device | str = "cpu") -> Judge:
     )
 
 
+def load_critic(name: str) -> Judge | Inception:
+    """What looks at images: "inception", or else the folder or Hub id of a classifier (:func:`load_judge`)."""
+    return Inception() if name == "inception" else load_judge(name)
+
+
 class Inception:
     """torch-fidelity's Inception with the weights of 2015: only its features give what is called FID, KID, IS.
 
