@@ -131,3 +131,27 @@ def test_a_study_keeps_its_rows(tmp_path, judge, capsys):
     for wrong, message in (({"schedulers": "Nothing"}, "no scheduler"), ({"num_inference_steps": [0]}, "at least")):
         with pytest.raises(UserError, match=message):
             study(source, judge, **settings | wrong)
+
+
+def test_reconstruction_per_class(tmp_path, judge, capsys):
+    """A network that predicts x_0 = x_t leaves a little noise as it is: PSNR falls with t, and the rows are kept."""
+    source = str(save_pipeline(tmp_path / "pipeline"))
+    study = importlib.import_module("study_reconstruction").main
+    settings = {"timesteps": [5, 500], "num_inference_steps": 4, "num_images_per_class": 2}
+    settings |= {"output": tmp_path / "study"}
+    study(source, judge, **settings)
+    assert "n = 20 images of digits, test" in capsys.readouterr().out
+    rows = [json.loads(line) for line in (tmp_path / "study/rows.jsonl").read_text().splitlines()]
+    assert [row["t"] for row in rows] == [5, 500] and rows[0]["psnr"] > rows[1]["psnr"]
+    assert rows[0]["snr_db"] > rows[1]["snr_db"] and rows[0]["kept"] > 0.5
+    assert rows[0]["kept"] == pytest.approx(sum(c["kept"] for c in rows[0]["per_class"].values()) / 10)
+    assert {path.name for path in (tmp_path / "study").glob("*.png")} == {"classes.png", "pictures.png"}
+    study(source, judge, **settings)
+    assert len((tmp_path / "study/rows.jsonl").read_text().splitlines()) == 2
+    for wrong, message in (
+        ({"timesteps": [1000]}, "between 0 and 999"),
+        ({"num_images_per_class": 100}, "a class has only"),
+        ({"data": DataConfig(split="test", image_size=16)}, "the data has"),
+    ):
+        with pytest.raises(UserError, match=message):
+            study(source, judge, **settings | wrong)

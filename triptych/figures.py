@@ -137,6 +137,8 @@ def save_reverse_process(
     timesteps: Sequence[float],
     names: Sequence[str],
     path: Path,
+    row_labels: tuple[str, str] = ("x_t", "predicted x_0"),
+    title: str = "Reverse process",
 ) -> Path:
     """From noise to image: for each image a row of x_t and below it the x_0 the network expects.
 
@@ -146,13 +148,15 @@ def save_reverse_process(
         timesteps: training step of each column.
         names: class of each image.
         path: the PNG to write.
+        row_labels: what the two rows of an image are called.
+        title: of the figure.
     """
     last = final[:, None]
     rows = np.stack([np.concatenate([part, last], axis=1) for part in (noisy, predicted)], axis=1)
     table = rows.reshape(-1, *rows.shape[2:])
-    labels = [label for name in names for label in (f"{name}  x_t", "predicted x_0")]
+    labels = [label for name in names for label in (f"{name}  {row_labels[0]}", row_labels[1])]
     columns = [f"t = {t:.0f}" for t in timesteps] + ["image"]
-    return save(image_table(table, row_labels=labels, column_labels=columns, title="Reverse process"), path)
+    return save(image_table(table, row_labels=labels, column_labels=columns, title=title), path)
 
 
 def save_latent_space(
