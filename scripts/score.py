@@ -27,7 +27,7 @@ from triptych.seeds import keyed_generator
 
 def main(
     source: str,
-    judge: str,
+    judge: str = "inception",
     data: DataConfig = DataConfig(split="test"),  # noqa: B008 - frozen
     train_split: str = "train",
     num_images_per_class: int = 100,

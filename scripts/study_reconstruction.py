@@ -36,7 +36,7 @@ QUANTITIES = {"psnr": "PSNR, dB", "ssim": "SSIM", "perceptual_distance": "percep
 
 def main(
     pipeline: str,
-    judge: str,
+    judge: str = "runs/classifier_cifar10/classifier",
     data: DataConfig = DataConfig(split="test"),  # noqa: B008 - frozen
     timesteps: list[int] | None = None,
     num_inference_steps: int = 50,

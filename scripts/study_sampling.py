@@ -31,7 +31,7 @@ NEAR = 1.02  # how near to the best still counts as good
 
 def main(
     pipeline: str,
-    judge: str,
+    judge: str = "inception",
     data: DataConfig = DataConfig(split="test"),  # noqa: B008 - frozen
     schedulers: str = "DDPM,DDIM,DPMSolverMultistep,UniPCMultistep",
     num_inference_steps: list[int] | None = None,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, environment, launch_command
+from conftest import ROOT, TINY, environment, launch_command
 from diffusers import DDIMScheduler, UNet2DModel
 from PIL import Image
 
@@ -155,3 +156,24 @@ def test_reconstruction_per_class(tmp_path, judge, capsys):
     ):
         with pytest.raises(UserError, match=message):
             study(source, judge, **settings | wrong)
+
+
+def test_the_noise_study_trains_scores_and_reuses(tmp_path, judge):
+    tiny = {key: value for key, value in TINY.items() if not key.startswith(("data.", "schedule.", "num_updates"))}
+    train = [part for key, value in tiny.items() for part in (f"--{key}", value)]
+    command = [sys.executable, str(ROOT / "scripts/study_noise.py"), str(ROOT / "configs/demo/diffusion_digits.yaml")]
+    command += ["--judge", judge, "--variants", "base; linear, beta_end 0.04", "--num_updates", "2"]
+    command += ["--output", "study"]
+    command += ["--num_images_per_class", "2", "--train_flags", json.dumps(train)]
+    command += ["--score_flags", json.dumps(["--num_bootstrap", "0"])]
+    for _ in range(2):
+        done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert "Saved the pipeline" not in done.stdout, "the second call finds everything there"
+    assert "| linear, beta_end 0.04 | " in done.stdout and "2 updates of 8; n = 20" in done.stdout
+    config = (tmp_path / "study/linear_beta_end_0.04/config.yaml").read_text()
+    assert all(part in config for part in ("schedule: linear", "beta_end: 0.04", "prediction_type: v_prediction"))
+    assert (tmp_path / "study/scores.png").exists()
+    command[command.index("--variants") + 1] = "cubic"
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 2 and "is not among: base; linear" in done.stderr

@@ -280,6 +280,26 @@ def save_tradeoff(points: dict[str, dict[str, tuple[float, float]]], xlabel: str
     return save(figure, path)
 
 
+def save_bars(scores: dict[str, dict[str, float]], title: str, path: Path) -> Path:
+    """Each score in a panel of its own, a horizontal bar for each of what is compared.
+
+    Args:
+        scores: by score, then by what is compared.
+        title: of the figure.
+        path: the PNG to write.
+    """
+    rows = len(next(iter(scores.values())))
+    size = (2.2 + 2.4 * len(scores), 1.2 + 0.3 * rows)
+    figure, axes = plt.subplots(1, len(scores), figsize=size, layout="constrained", squeeze=False, sharey=True)
+    for axis, (name, values) in zip(axes[0], scores.items(), strict=True):
+        axis.barh(list(values), list(values.values()), color=[f"C{i % 10}" for i in range(rows)])
+        axis.set_title(name, fontsize=9)
+        axis.grid(alpha=0.25, axis="x")
+    axes[0][0].invert_yaxis()
+    figure.suptitle(title, fontsize=10)
+    return save(figure, path)
+
+
 def save_by_class(
     values: dict[str, Sequence[float]], class_names: Sequence[str], ylabel: str, title: str, path: Path
 ) -> Path:

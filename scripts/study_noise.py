@@ -1,0 +1,111 @@
+"""What the noise parameters are worth: models that differ in one thing, at an equal training budget, scored alike.
+
+    python scripts/study_noise.py configs/diffusion_cifar10_cpu.yaml --judge runs/classifier_cifar10/classifier \\
+        --num_updates 2000 --output runs/noise_study
+
+Varied are the schedule, the end of beta, the number of training steps, what is predicted, and zero terminal SNR. Can
+be interrupted at any time: trainings are resumed, and what has been trained or scored already is reused. Small budgets
+tell what learns fast, not what is best in the end: the table and the chart say how small it was.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from triptych import stages
+from triptych.config import UserError, command, read_yaml
+from triptych.figures import save_bars
+
+BASE = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
+VARIANTS: dict[str, dict[str, object]] = {  # by title: what differs from the base, keys of `schedule`
+    "base": {},
+    "linear": {"beta_schedule": "linear"},
+    "linear, beta_end 0.01": {"beta_schedule": "linear", "beta_end": 0.01},
+    "linear, beta_end 0.04": {"beta_schedule": "linear", "beta_end": 0.04},
+    "scaled linear": {"beta_schedule": "scaled_linear"},
+    "sigmoid": {"beta_schedule": "sigmoid"},
+    "100 training steps": {"num_train_timesteps": 100},
+    "4000 training steps": {"num_train_timesteps": 4000},
+    "epsilon": {"prediction_type": "epsilon"},
+    "sample": {"prediction_type": "sample"},
+    "zero terminal SNR": {"zero_terminal_snr": True},
+}
+COLUMNS = {"frechet_distance": "Frechet distance", "class_accuracy": "class accuracy", "precision": "precision"}
+COLUMNS |= {"recall": "recall"}
+
+
+def main(
+    experiment: Path,
+    judge: str = "inception",
+    variants: str = "; ".join(VARIANTS),
+    num_updates: int = 2000,
+    num_images_per_class: int = 100,
+    seed: int = 0,
+    output: Path = Path("runs/noise_study"),
+    data_path: str | None = None,
+    train_flags: list[str] | None = None,
+    score_flags: list[str] | None = None,
+) -> None:
+    """Study noise parameters.
+
+    Args:
+        experiment: a config of scripts/train_diffusion.py; its schedule, budget, seed, name and folder are set here.
+        judge: a classifier of scripts/train_classifier.py, or "inception".
+        variants: titles of those to train, separated by semicolons.
+        num_updates: the budget of each.
+        num_images_per_class: images of each class that are scored.
+        seed: of training and of drawing.
+        output: folder of the runs, of table.md and of the chart.
+        data_path: where the images come from, if not from where the config says.
+        train_flags: more flags for scripts/train_diffusion.py, such as '[--batch_size, "16"]'.
+        score_flags: more flags for scripts/score.py, such as '[--guidance_scale, "2"]'.
+    """
+    if not experiment.exists():
+        raise UserError(f"{experiment} does not exist.")
+    titles = [part.strip() for part in variants.split(";") if part.strip()]
+    unknown = [title for title in titles if title not in VARIANTS]
+    if unknown or not titles:
+        raise UserError(f"variants: {unknown or 'none'} is not among: {'; '.join(VARIANTS)}.")
+    data = ["--data.path", data_path] if data_path else []
+    found = {}
+    for title in titles:
+        run = output / title.replace(" ", "_").replace(",", "")
+        if not (run / "pipeline").exists():
+            schedule = BASE | VARIANTS[title]
+            settings = [part for key, value in schedule.items() for part in (f"--schedule.{key}", str(value).lower())]
+            settings += ["--num_updates", num_updates, "--seed", seed, *data]
+            settings += ["--name", run.name, "--run.output_dir", output, "--resume", "latest"]
+            stages.train("train_diffusion.py", "--config", experiment, *settings, *(train_flags or []))
+        if not (run / "scores.json").exists():
+            trained_on = read_yaml(run / "config.yaml")["data"]["path"]
+            settings = ["--judge", judge, "--data.path", trained_on, "--data.split", "test", "--seed", seed]
+            settings += ["--num_images_per_class", num_images_per_class, "--output", run]
+            stages.run("score.py", run / "pipeline", *settings, *(score_flags or []))
+        found[title] = json.loads((run / "scores.json").read_text())
+    trained = read_yaml(run / "config.yaml")
+    budget = f"{trained['num_updates']:,} updates of {trained['batch_size']}"
+    text = table(found, budget)
+    (output / "table.md").write_text(text)
+    columns = {name: {t: s[key] for t, s in found.items()} for key, name in COLUMNS.items() if key in found[titles[0]]}
+    chart = save_bars(columns, f"after {budget}", output / "scores.png")
+    print(f"\n{text}\n{output / 'table.md'}\n{chart}")
+
+
+def table(found: dict[str, dict], budget: str) -> str:
+    first = next(iter(found.values()))
+    shown = {key: name for key, name in COLUMNS.items() if key in first}
+    lines = ["| what differs | " + " | ".join(shown.values()) + " |", "|---" * (len(shown) + 1) + "|"]
+    for title, scores in found.items():
+        lines.append(f"| {title} | " + " | ".join(f"{scores[key]:.3f}" for key in shown) + " |")
+    base = ", ".join(f"{key} {value}" for key, value in BASE.items())
+    note = (
+        f"Base: {base}. Each trained for {budget}; n = {first['n']:,}; {first['judge']}; against {first['data']}, "
+        f"{first['reference_split']}; {first['scheduler']}, {first['num_inference_steps']} steps, guidance "
+        f"{first['guidance_scale']:g}; seed {first['seed']}."
+    )
+    return "\n".join([*lines, "", note, ""])
+
+
+if __name__ == "__main__":
+    command(main)
