@@ -51,6 +51,7 @@ def main(
     num_bm3d: int = 1000,
     num_tuning: int = 200,
     tuning_split: str = "train",
+    diffusion_steps: int = 25,
     num_workers: int = 1,
     seed: int = 0,
     output: Path = Path("runs/denoising"),
@@ -58,7 +59,8 @@ def main(
     """Measure denoisers.
 
     Args:
-        models: saved pipelines (denoisers, or a VAE, which reconstructs), as name=folder, separated by commas.
+        models: saved pipelines, as name=folder, separated by commas: denoisers; a VAE, which reconstructs; a
+            diffusion model, which goes back from the step whose noise is the images'.
         data: the clean images to spoil and restore.
         sigmas: levels of Gaussian noise, of 255, measured one after the other; 15, 25 and 50 if not given.
         noise: another degradation instead of these.
@@ -70,6 +72,7 @@ def main(
         num_bm3d: how many of them BM3D gets at most: it takes a second for a small image.
         num_tuning: images on which the classical methods are tuned, for each level.
         tuning_split: the split these come from, which must not be the measured one.
+        diffusion_steps: of a diffusion model: 1 gives the mean of the clean images that fit, more a sample of them.
         num_workers: processes for the classical methods.
         seed: of the noise; an image's noise depends on (seed, its index) alone.
         output: folder of the results.
@@ -112,9 +115,9 @@ def main(
                     strength = tuned(name, tuning, num_tuning, pool)
                     record(name, n, classically(name, strength, pool), num_tuning=num_tuning, strength=strength)
             for name, folder in pipelines.items():
-                weights = weights_hash(folder)
-                if not rows.find(**key, method=name, n=count, weights=weights):
-                    record(name, count, load_restorer(folder), weights=weights)
+                how = {"weights": weights_hash(folder), "diffusion_steps": diffusion_steps}
+                if not rows.find(**key, method=name, n=count, **how):
+                    record(name, count, load_restorer(folder, diffusion_steps, seed), **how)
     print(*comparison.report(rows, keys, ["noisy", *names, *pipelines], images.class_names, output), sep="\n")
 
 

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, environment
+from diffusers import DDPMScheduler, UNet2DModel
 from PIL import Image
 from skimage.data import camera
 from skimage.metrics import peak_signal_noise_ratio
 
 from models.gan import DenoisingUNet
+from models.pipeline_class_conditional import ClassConditionalPipeline
 from models.pipeline_denoiser import DenoiserPipeline
 from triptych import classical
 from triptych.comparison import differences, mean_and_interval
@@ -164,6 +166,17 @@ def test_a_vae_and_pairs_of_photographs(score, tmp_path):
     pairs = {"data": DataConfig(path=str(tmp_path / "pairs")), "paired": True, "methods": ""}
     rows = score(**pairs, models=f"ours={save_denoiser(tmp_path / 'denoiser')}")
     assert [(r["level"], r["method"], r["n"]) for r in rows[-2:]] == [("pairs", "noisy", 2), ("pairs", "ours", 2)]
+
+
+def test_a_diffusion_model_restores_what_sigma_says(score, tmp_path):
+    torch.manual_seed(0)
+    levels = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "block_out_channels": (8,)}
+    unet = UNet2DModel(8, 1, 1, **levels, norm_num_groups=4, num_class_embeds=11, layers_per_block=1)
+    ClassConditionalPipeline(unet, DDPMScheduler(), {k: str(k) for k in range(10)}).save_pretrained(tmp_path / "d")
+    models = {"models": f"diffusion={tmp_path / 'd'}", "methods": "", "num_images": 5, "diffusion_steps": 2}
+    assert score(**models, sigmas=[50.0])[-1]["method"] == "diffusion"
+    with pytest.raises(UserError, match="one known sigma"):
+        score(**models, noise=NoiseConfig(kinds=("speckle",)))
 
 
 def test_bad_input_is_named_before_work_begins(score, tmp_path):

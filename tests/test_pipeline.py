@@ -77,6 +77,48 @@ def test_unknown_class_lists_the_classes(pipeline, wrong):
         pipeline(wrong if wrong != 1.5 else [1.5])
 
 
+def test_no_class_in_particular(pipeline):
+    nothing = draw(pipeline, None, [1], guidance_scale=1.0)
+    assert pipeline(["cat", None]).class_ids == [0, 3]
+    torch.testing.assert_close(draw(pipeline, [None], [1], guidance_scale=5.0), nothing)  # nothing to be guided to
+    assert not torch.equal(draw(pipeline, "ship", [1], guidance_scale=1.0), nothing)
+
+
+@pytest.mark.parametrize("scheduler", ["DDPMScheduler", "DPMSolverMultistepScheduler"])
+@pytest.mark.parametrize("steps", [1, 20])
+def test_restoring_with_the_best_network(monkeypatch, scheduler, steps):
+    """For data that are N(m, s^2) the best network is known: one step gives the posterior mean, many a sample of it."""
+    pipeline = make_pipeline(channels=1, unshuffle=1, prediction_type="sample")
+    pipeline.scheduler = getattr(diffusers, scheduler).from_config(pipeline.scheduler.config, clip_sample=False)
+    mean, spread, noise = 0.2, 0.3, 0.4  # in [-1, 1]
+
+    def best(x_in, t, *_):
+        a = pipeline.scheduler.alphas_cumprod[int(t)]
+        gain = a.sqrt() * spread**2 / (a * spread**2 + 1 - a)
+        return mean + gain * (x_in - a.sqrt() * mean)  # E[x_0 | x_t]
+
+    monkeypatch.setattr(pipeline, "_denoise", best)
+    generator = torch.Generator().manual_seed(0)
+    clean = mean + spread * torch.randn(300, 1, 4, 4, generator=generator)
+    noisy = clean + noise * torch.randn(clean.shape, generator=generator)
+    restored = pipeline.restore(
+        noisy / 2 + 0.5, noise / 2, num_inference_steps=steps, generator=generator, output_type="pt"
+    ).images
+    restored = (restored - 0.5) * 2
+    posterior_mean = mean + spread**2 / (spread**2 + noise**2) * (noisy - mean)
+    inside = posterior_mean.abs() < 0.9  # the pipeline clips at the ends of the scale
+    error = (restored - posterior_mean)[inside]
+    if steps == 1:
+        assert error.abs().max() < 0.02
+    else:
+        assert abs(error.mean()) < 0.02, "samples scatter about the posterior mean"
+    if steps == 20 and scheduler == "DDPMScheduler":
+        posterior_spread = (spread**2 * noise**2 / (spread**2 + noise**2)) ** 0.5
+        assert error.std() == pytest.approx(posterior_spread, rel=0.1)
+    with pytest.raises(ValueError, match="sigma must be positive"):
+        pipeline.restore(noisy, 0.0)
+
+
 def test_guidance_of_one_is_no_guidance(pipeline):
     """Against a loop written here with diffusers' scheduler and no guidance at all."""
     scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)

@@ -76,18 +76,39 @@ def as_arrays(images: Sequence[torch.Tensor]) -> list[np.ndarray]:
     return [image.permute(1, 2, 0).numpy() for image in images]
 
 
-def load_restorer(folder: str) -> Restore:
-    """A saved denoiser as a restorer; or a VAE, for which restoring is reconstructing.
+def load_restorer(folder: str, num_inference_steps: int = 25, seed: int = 0) -> Restore:
+    """A saved denoiser as a restorer; a VAE, for which restoring is reconstructing; or a diffusion pipeline.
+
+    Args:
+        folder: of the pipeline.
+        num_inference_steps: of diffusion, which is told sigma and no class: 1 gives the mean of the clean images that
+            fit, more a sample of them.
+        seed: of its noise.
 
     Raises:
         UserError: there is no such pipeline in `folder`.
     """
     pipe = load_pipeline(folder)
+    if "unet" in pipe.components:
+        pipe.set_progress_bar_config(disable=True)
+
+        def reverse(noisy: list[torch.Tensor], sigma: float | None) -> list[torch.Tensor]:
+            if sigma is None:
+                raise UserError(f"{folder} is a diffusion pipeline, which restores Gaussian noise of one known sigma.")
+            generator = torch.Generator().manual_seed(seed)
+            how = {"num_inference_steps": num_inference_steps, "generator": generator, "output_type": "pt"}
+            return [
+                image for some in torch.stack(noisy).split(100) for image in pipe.restore(some, sigma, **how).images
+            ]
+
+        return reverse
     if "denoiser" in pipe.components:
         return lambda noisy, _: pipe(noisy, output_type="pt").images
     if "vae" in pipe.components:
         return lambda noisy, _: list(pipe.reconstruct(torch.stack(noisy).clamp(0, 1)))
-    raise UserError(f"{folder} is a {type(pipe).__name__}, which restores nothing. Give a denoiser or a VAE.")
+    raise UserError(
+        f"{folder} is a {type(pipe).__name__}, which restores nothing. Give a denoiser, a VAE or a diffusion pipeline."
+    )
 
 
 def named_folders(models: str) -> dict[str, str]:

@@ -95,21 +95,23 @@ class ClassConditionalPipeline(DiffusionPipeline):
         p, side = self.config.pixel_unshuffle, self.unet.config.sample_size
         return self.unet.config.in_channels // p**2, side * p, side * p
 
-    def class_ids(self, classes: str | int | Sequence[str | int] | torch.Tensor) -> list[int]:
-        """Ids of classes given by name, by id, or as a list of either.
+    def class_ids(self, classes: str | int | Sequence[str | int | None] | torch.Tensor | None) -> list[int]:
+        """Ids of classes given by name, by id, or as a list of either; None is the null class: none in particular.
 
         Raises:
             ValueError: a class doesn't exist; the message lists those that do.
         """
         if isinstance(classes, torch.Tensor):
             classes = classes.tolist()
-        listed = [classes] if isinstance(classes, (str, int)) else list(classes)
+        listed = [classes] if classes is None or isinstance(classes, (str, int)) else list(classes)
         if not listed:
             raise ValueError("No class was asked for.")
         names = self.class_names
         ids = []
         for item in listed:
-            if isinstance(item, str) and item in names:
+            if item is None:
+                ids.append(len(names))
+            elif isinstance(item, str) and item in names:
                 ids.append(names.index(item))
             elif isinstance(item, int) and not isinstance(item, bool) and 0 <= item < len(names):
                 ids.append(item)
@@ -121,7 +123,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        classes: str | int | Sequence[str | int] | torch.Tensor,
+        classes: str | int | Sequence[str | int | None] | torch.Tensor | None,
         num_images_per_class: int = 1,
         guidance_scale: float | None = None,
         num_inference_steps: int | None = None,
@@ -138,7 +140,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
         """Draw images.
 
         Args:
-            classes: one class or several, by name or id; a list gives its images in its order.
+            classes: one class or several, by name or id; a list gives its images in its order. None asks for no class
+                in particular, and guidance then changes nothing.
             num_images_per_class: images for each entry of `classes`.
             guidance_scale: ``uncond + s * (cond - uncond)`` (Ho & Salimans 2022); 1 turns it off and halves the cost.
             num_inference_steps: steps of the scheduler.
@@ -216,6 +219,46 @@ class ClassConditionalPipeline(DiffusionPipeline):
             return (images,)
         intermediates = (steps, torch.stack(noisy), torch.stack(predicted)) if return_intermediates else (None,) * 3
         return ClassConditionalOutput(images, ids, *intermediates)
+
+    def restore(
+        self,
+        images: torch.Tensor,
+        sigma: float,
+        classes: str | int | Sequence[str | int | None] | torch.Tensor | None = None,
+        num_inference_steps: int = 25,
+        **kwargs,
+    ) -> ClassConditionalOutput | tuple:
+        """Take Gaussian noise out of images: go the reverse process from the step whose noise is theirs.
+
+        An image with noise of deviation s, scaled by sqrt(alpha_bar), is distributed as x_t where
+        (1 - alpha_bar) / alpha_bar = s^2. From there an ancestral sampler (DDPM) draws from p(x_0 | the image); one
+        step alone gives the network's E[x_0 | the image], which no other estimate beats in mean squared error.
+
+        Args:
+            images: (B, C, H, W) of :attr:`image_shape`, clean ones in [0, 1]; noise is not clipped.
+            sigma: the noise's standard deviation on that scale, positive.
+            classes: what they show, one for all or one for each; None = not known.
+            num_inference_steps: steps back, at most; there are no more than the matching t has.
+            kwargs: for the call: `generator`, `guidance_scale`, `output_type`, ...
+
+        Returns:
+            What the call returns.
+
+        Raises:
+            ValueError: sigma is not positive, or the images don't fit.
+        """
+        if sigma <= 0 or num_inference_steps < 1:
+            raise ValueError(
+                f"sigma must be positive, num_inference_steps 1 or more: {sigma:g}, {num_inference_steps}."
+            )
+        alphas = self.scheduler.alphas_cumprod
+        noise_to_signal = ((1 - alphas) / alphas.clamp(min=1e-12)).log()
+        t = int((noise_to_signal - torch.tensor(2 * sigma).square().log()).abs().argmin())
+        steps = torch.linspace(t, 0, num_inference_steps + 1)[:-1].round().long().unique().flip(0).tolist()
+        ids = self.class_ids(classes)
+        x_t = alphas[t].sqrt() * (images.float().cpu() * 2 - 1)
+        names = [None if i == len(self.class_names) else i for i in (ids * len(images) if len(ids) == 1 else ids)]
+        return self(names, timesteps=steps, latents=x_t, **kwargs)
 
     def _denoise(
         self,
