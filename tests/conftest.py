@@ -54,7 +54,15 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def launch_command(*launcher: str, script: Path | str = ROOT / "scripts/train_diffusion.py") -> list[str]:
-    config = ["--config_file", str(ROOT / "accelerate_config.yaml"), "--mixed_precision", "no"]
+    # Port 0 is any free one: two tests may launch several processes at the same time.
+    config = [
+        "--config_file",
+        str(ROOT / "accelerate_config.yaml"),
+        "--mixed_precision",
+        "no",
+        "--main_process_port",
+        "0",
+    ]
     return [sys.executable, "-m", "accelerate.commands.launch", "-q", *config, *launcher, str(script)]
 
 
@@ -70,5 +78,7 @@ def train(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
 
 
 @pytest.fixture(autouse=True)
-def _two_threads() -> None:
-    torch.set_num_threads(2)  # training in the test process sets its own number
+def _threads() -> None:
+    """This worker's share of the cores; training in the test process sets its own number, so it is set every time."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))

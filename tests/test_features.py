@@ -35,7 +35,7 @@ def some_images(count: int = 7, channels: int = 3) -> torch.Tensor:
 
 
 @pytest.fixture(autouse=True)
-def _one_thread(_two_threads) -> None:
+def _one_thread(_threads) -> None:
     torch.set_num_threads(1)  # two only wait for each other over networks this small
 
 
