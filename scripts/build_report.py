@@ -30,7 +30,9 @@ def main(name: str = "Full Name", id: str = "00000", output: Path = Path("runs/r
     if not name.strip() or not id.strip():
         raise UserError("name and id must not be empty: they are on the title page and in the file names.")
     if set(name + id) & set('/\\:*?"<>|\n'):
-        raise UserError(f'name {name!r} and id {id!r} become file names, so they can\'t hold any of / \\ : * ? " < > |.')
+        raise UserError(
+            f"name {name!r} and id {id!r} become file names, so they can't hold any of / \\ : * ? \" < > |."
+        )
     refuse_missing(sorted(REPORT.glob("*/*.typ")))
     output.mkdir(parents=True, exist_ok=True)
     for language, ending in EDITIONS.items():
