@@ -3,8 +3,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 LAUNCH := $(BIN)/accelerate launch --quiet --config_file accelerate_config.yaml
 DEMO := runs/demo_diffusion_digits
+# of the report's title page and file names
+NAME ?= Full Name
+ID ?= 00000
 
-.PHONY: demo test lint benchmark clean
+.PHONY: demo test lint benchmark report clean
 
 demo: .venv/.runtime  ## train on real handwritten digits, save, load in a new process, draw what was asked for
 	$(LAUNCH) scripts/train_diffusion.py --config configs/demo/diffusion_digits.yaml --resume latest
@@ -26,6 +29,9 @@ benchmark: .venv/.runtime  ## the training loops against the bare steps; DATA=fo
 	$(LAUNCH) benchmarks/training.py --config configs/diffusion_cifar10_cpu.yaml $(if $(DATA),--data.path $(DATA))
 	$(LAUNCH) benchmarks/training_gan.py --config configs/gan_cifar10.yaml --generator_init null $(if $(DATA),--data.path $(DATA))
 
+report: .venv/.report  ## the report in Persian and English, into runs/report; NAME="Full Name" ID=12345
+	$(BIN)/python scripts/build_report.py --name "$(NAME)" --id "$(ID)" --output runs/report
+
 .venv/.runtime: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
@@ -33,6 +39,10 @@ benchmark: .venv/.runtime  ## the training loops against the bare steps; DATA=fo
 
 .venv/.dev: .venv/.runtime
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+.venv/.report: .venv/.runtime
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[report]'
 	touch $@
 
 clean:  ## remove the environment and caches; runs/ is yours and stays

@@ -1,0 +1,495 @@
+"""The report: every question answered in both languages, every source real, every formula the code's own."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import re
+import runpy
+import sys
+
+import pytest
+import torch
+import yaml
+from build_report import REPORT, main, pictures
+from conftest import ROOT
+from diffusers import DDIMScheduler, DDPMScheduler
+from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
+
+from triptych.config import UserError
+from triptych.losses import (
+    bernoulli_nll,
+    diffuse,
+    discriminator_loss,
+    gaussian_nll,
+    generator_loss,
+    importance_weighted_bound,
+    kl_to_standard_normal,
+    min_snr_weight,
+    predicted_x0,
+    prediction_target,
+    r1_penalty,
+    signal_to_noise,
+)
+
+LANGUAGES = ("fa", "en")
+QUESTIONS = [
+    f"{chapter}-{letter}" for chapter, n in (("vae", 3), ("gan", 4), ("diffusion", 7)) for letter in "abcdefg"[:n]
+]
+CHAPTERS = ("vae", "gan", "diffusion")
+HAS_TYPST = importlib.util.find_spec("typst") is not None
+needs_typst = pytest.mark.skipif(not HAS_TYPST, reason="typst isn't installed: pip install -e '.[report]'")
+
+
+def read(language: str, chapter: str) -> str:
+    return (REPORT / language / f"{chapter}.typ").read_text("utf-8")
+
+
+def everything(language: str) -> str:
+    return "\n".join(path.read_text("utf-8") for path in sorted((REPORT / language).glob("*.typ")))
+
+
+def answer(language: str, question: str) -> str:
+    """What stands between a question's heading and the next."""
+    text = read(language, question.split("-")[0])
+    return re.search(rf"^== [^\n]*<{question}>\n(.*?)(?=^== |\Z)", text, re.MULTILINE | re.DOTALL).group(1)
+
+
+# ---- the text ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_every_question_is_asked_answered_and_has_sources(language, question):
+    text = answer(language, question)
+    assert "#asked[" in text and "#sources(" in text
+    body = text.split("#sources(")[0]
+    assert len(re.findall(r"\w+", body)) > 150, "a few paragraphs"
+    assert "$" in body or "#eq." in body, "with the mathematics"
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_both_languages_have_the_same_questions_formulas_figures_and_sources(chapter):
+    for pattern in (r"^==? [^\n]*<([\w-]+)>", r"#eq\.([\w-]+)", r"<(eq-[\w-]+)>", r"<((?:fig|tab)-[\w-]+)>"):
+        fa, en = (re.findall(pattern, read(language, chapter), re.MULTILINE) for language in LANGUAGES)
+        assert fa == en
+    for question in (q for q in QUESTIONS if q.startswith(chapter)):
+        fa, en = (re.findall(r"<(\w+\d{4}\w*)>", answer(language, question)) for language in LANGUAGES)
+        assert fa == en, question
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_formula_is_used_and_every_one_used_exists(language):
+    defined = set(
+        re.findall(r"^#let ([\w-]+)(?:\(.*?\))? = \$ ", (REPORT / "equations.typ").read_text("utf-8"), re.MULTILINE)
+    )
+    assert set(re.findall(r"#eq\.([\w-]+)", everything(language))) == defined
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_cited_paper_is_listed_and_every_listed_one_is_cited(language):
+    listed = yaml.safe_load((REPORT / "references.yml").read_text("utf-8"))
+    cited = set(re.findall(r"[@<]([a-z]+\d{4}[a-z]*)\b", everything(language)))
+    assert cited == set(listed)
+    for key, paper in listed.items():
+        assert str(paper["date"]) in key and paper["author"] and paper["title"] and paper["parent"], key
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_reference_has_its_target(language):
+    text = everything(language)
+    labels = set(re.findall(r"<([a-z][\w-]*)>", text))
+    for name in re.findall(r"@((?:eq|fig|tab|vae|gan|diffusion)-[\w-]+)", text):
+        assert name in labels, name
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_picture_exists(language):
+    shown = [path for source in (REPORT / language).glob("*.typ") for path in pictures(source)]
+    assert len(shown) >= 8
+    assert [path for path in shown if not path.is_file()] == []
+
+
+def test_persian_text_has_persian_digits_and_letters():
+    """Outside mathematics, code, names and labels there are no Latin digits and no Arabic yeh or kaf."""
+    for path in (REPORT / "fa").glob("*.typ"):
+        text = path.read_text("utf-8")
+        assert not set("يك٠١٢٣") & set(text), path.name
+        prose = re.sub(
+            r"\$[^$]*\$|`[^`]*`|<[^>\n]*>|@[\w-]+|\"[^\"]*\"|^\s*#import.*$|^\s*columns.*$|level: 1",
+            " ",
+            text,
+            flags=re.MULTILINE,
+        )
+        for word in re.findall(r"(?<![\w.-])[0-9][\w.%]*", prose):
+            assert re.fullmatch(r"[0-9]+(pt|%)|2M", word), f"{path.name}: {word}"
+
+
+# ---- variational autoencoder ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def draws(*shape: int, generator: torch.Generator) -> torch.Tensor:
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def test_kl_of_gaussians(generator):
+    """kl-steps, kl."""
+    mean, logvar = draws(5, 4, generator=generator), draws(5, 4, generator=generator)
+    sigma = (logvar / 2).exp()
+    formula = 0.5 * (mean**2 + sigma**2 - 1 - (sigma**2).log())
+    torch.testing.assert_close(formula, kl_to_standard_normal(mean, logvar))
+    standard = Normal(torch.zeros_like(mean), torch.ones_like(mean))
+    torch.testing.assert_close(formula, kl_divergence(Normal(mean, sigma), standard))
+    log_q = -0.5 * (2 * math.pi * sigma**2).log() - 0.5
+    log_p = -0.5 * math.log(2 * math.pi) - 0.5 * (mean**2 + sigma**2)
+    torch.testing.assert_close(log_q, -Normal(mean, sigma).entropy())
+    torch.testing.assert_close(log_q - log_p, formula)
+
+
+def test_likelihoods(generator):
+    """bernoulli, gaussian."""
+    logits, s = draws(3, 1, 4, 4, generator=generator), torch.tensor(0.3, dtype=torch.float64)
+    binary = (draws(3, 1, 4, 4, generator=generator) > 0).double()
+    x_hat = logits.sigmoid()
+    formula = -(binary * x_hat.log() + (1 - binary) * (1 - x_hat).log()).flatten(1).sum(1)
+    torch.testing.assert_close(formula, bernoulli_nll(logits, binary))
+    torch.testing.assert_close(formula, -Independent(Bernoulli(logits=logits), 3).log_prob(binary))
+    formula = ((binary - x_hat) ** 2 / (2 * s**2) + s.log() + 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
+    torch.testing.assert_close(formula, gaussian_nll(x_hat, binary, s.log()))
+    torch.testing.assert_close(formula, -Independent(Normal(x_hat, s), 3).log_prob(binary))
+
+
+def test_elbo_splits_the_likelihood(generator):
+    """elbo-split, elbo and iwae, on a linear model whose likelihood and posterior are known: x = w z + s noise."""
+    w, s, x = torch.tensor(1.3).double(), torch.tensor(0.7).double(), torch.tensor(0.9).double()
+    evidence = Normal(0.0, (w**2 + s**2).sqrt()).log_prob(x)
+    posterior = Normal(w * x / (w**2 + s**2), (s**2 / (w**2 + s**2)).sqrt())
+    mean, logvar = torch.tensor([[0.2]]).double(), torch.tensor([[-1.0]]).double()
+    q = Normal(mean.item(), math.exp(logvar.item() / 2))
+    expected_error = (x - w * mean) ** 2 + w**2 * logvar.exp()  # E_q (x - w z)^2
+    reconstruction = expected_error / (2 * s**2) + s.log() + 0.5 * math.log(2 * math.pi)
+    neg_elbo = reconstruction + kl_to_standard_normal(mean, logvar)
+    torch.testing.assert_close(evidence, (-neg_elbo + kl_divergence(q, posterior)).squeeze())
+
+    z = mean + (logvar / 2).exp() * draws(200_000, 1, 1, generator=generator)
+    log_likelihood = Normal(w * z[..., 0], s).log_prob(x)  # (K, B)
+    bounds = {k: groups(log_likelihood, z, mean, logvar, k) for k in (1, 20)}
+    assert bounds[1] == pytest.approx(-neg_elbo.item(), abs=0.01)
+    assert bounds[1] < bounds[20] <= evidence.item() + 1e-3
+
+
+def groups(log_likelihood, z, mean, logvar, k: int) -> float:
+    """The mean of many importance-weighted bounds of k draws."""
+    by_k = z.reshape(k, -1, 1), log_likelihood.reshape(k, -1)
+    batch = by_k[0].shape[1]
+    return importance_weighted_bound(by_k[1], by_k[0], mean.expand(batch, 1), logvar.expand(batch, 1)).mean().item()
+
+
+def test_reparameterised_gradient(generator):
+    """reparameterised: for h(z) = z^2, E h = mu^2 + sigma^2, with gradients 2 mu and 2 sigma."""
+    mu, sigma = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (0.4, 0.8))
+    (mu + sigma * draws(400_000, generator=generator)).square().mean().backward()
+    assert mu.grad.item() == pytest.approx(0.8, abs=0.01)
+    assert sigma.grad.item() == pytest.approx(1.6, abs=0.02)
+
+
+def test_kl_is_information_and_the_mixture_s_divergence(generator):
+    """kl-surgery, on discrete distributions."""
+    data = torch.rand(5, generator=generator, dtype=torch.float64).softmax(0)
+    q = draws(5, 7, generator=generator).softmax(1)  # q(z | x)
+    prior = draws(7, generator=generator).softmax(0)
+    mixture = data @ q
+    average = (data[:, None] * q * (q / prior).log()).sum()
+    information = (data[:, None] * q * (q / mixture).log()).sum()
+    torch.testing.assert_close(average, information + (mixture * (mixture / prior).log()).sum())
+
+
+def test_noise_in_the_code_punishes_slopes(generator):
+    """smoothing is exact for a linear decoder."""
+    decoder, x = draws(6, 3, generator=generator), draws(6, generator=generator)
+    mu, sigma = draws(3, generator=generator), torch.rand(3, generator=generator, dtype=torch.float64)
+    z = mu + sigma * draws(400_000, 3, generator=generator)
+    sampled = (x - z @ decoder.T).square().sum(1).mean()
+    formula = (x - decoder @ mu).square().sum() + (sigma**2 * decoder.square().sum(0)).sum()
+    assert sampled.item() == pytest.approx(formula.item(), rel=0.01)
+
+
+# ---- generative adversarial network --------------------------------------------------------------------------
+
+
+def test_optimal_discriminator_and_the_value_against_it(generator):
+    """minimax, optimal-discriminator, jensen-shannon, on distributions over nine points."""
+    data, fake = (draws(9, generator=generator).softmax(0) for _ in range(2))
+
+    def value(d: torch.Tensor) -> torch.Tensor:
+        return (data * d.log()).sum() + (fake * (1 - d).log()).sum()
+
+    best = data / (data + fake)
+    m = (data + fake) / 2
+    js = 0.5 * (data * (data / m).log()).sum() + 0.5 * (fake * (fake / m).log()).sum()
+    torch.testing.assert_close(value(best), -math.log(4) + 2 * js)
+    assert 0 < js < math.log(2)
+    logits = best.logit().requires_grad_()
+    (gradient,) = torch.autograd.grad(value(logits.sigmoid()), logits)
+    torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-12, rtol=0)
+    for _ in range(20):
+        assert value((logits + 0.1 * draws(9, generator=generator)).sigmoid()) < value(best)
+    assert (data * torch.full_like(data, 0.5).log()).sum() * 2 == pytest.approx(-math.log(4))  # at p_g = p_data
+
+
+def test_adversarial_losses_in_logits(generator):
+    """gan-losses, gan-gradients."""
+    real, fake = draws(8, generator=generator), draws(8, generator=generator).requires_grad_()
+    d_real, d_fake = real.sigmoid(), fake.sigmoid()
+    torch.testing.assert_close(
+        discriminator_loss("non_saturating", real, fake), -(d_real.log().mean() + (1 - d_fake).log().mean())
+    )
+    torch.testing.assert_close(generator_loss("non_saturating", real, fake), -d_fake.log().mean())
+    (minimax,) = torch.autograd.grad((1 - d_fake).log().sum(), fake, retain_graph=True)
+    (non_saturating,) = torch.autograd.grad(-d_fake.log().sum(), fake)
+    torch.testing.assert_close(minimax, -d_fake.detach())
+    torch.testing.assert_close(non_saturating, -(1 - d_fake.detach()))
+
+
+def test_r1_penalty_is_half_the_squared_slope(generator):
+    """r1, gamma left outside."""
+    images = draws(3, 1, 2, 2, generator=generator).requires_grad_()
+    logits = images.square().flatten(1).sum(1)
+    formula = 0.5 * (2 * images.detach()).square().flatten(1).sum(1).mean()
+    assert r1_penalty(logits, images).item() == pytest.approx(formula.item())
+
+
+# ---- diffusion -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def batch(generator):
+    x0 = torch.rand(6, 3, 4, 4, generator=generator, dtype=torch.float64) * 2 - 1
+    return x0, draws(6, 3, 4, 4, generator=generator)
+
+
+def test_schedules():
+    """linear, cosine: the formulas count from 1 to T, diffusers from 0."""
+    t = torch.arange(1, 1001, dtype=torch.float64)
+    linear = 1e-4 + (t - 1) / 999 * (0.02 - 1e-4)
+    torch.testing.assert_close(DDPMScheduler().betas.double(), linear, atol=1e-7, rtol=1e-4)
+
+    def f(t: torch.Tensor) -> torch.Tensor:
+        return torch.cos((t / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    cosine = (1 - f(t) / f(t - 1)).clamp(max=0.999)
+    scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2")
+    torch.testing.assert_close(scheduler.betas.double(), cosine, atol=1e-7, rtol=1e-4)
+    prescribed = f(t) / f(torch.zeros(()))
+    torch.testing.assert_close(scheduler.alphas_cumprod[:990].double(), prescribed[:990], atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "squaredcos_cap_v2"])
+def test_forward_process_in_one_step_and_in_many(schedule, batch):
+    """forward-step, forward-induction, forward-closed: mean and variance, carried through the single steps."""
+    x0, eps = batch
+    scheduler = DDPMScheduler(beta_schedule=schedule)
+    mean, variance, closed = torch.ones(()).double(), torch.zeros(()).double(), []
+    for beta in scheduler.betas.double():
+        mean, variance = (1 - beta).sqrt() * mean, (1 - beta) * variance + beta
+        closed.append((mean, variance))
+    alpha_bar = (1 - scheduler.betas.double()).cumprod(0)
+    torch.testing.assert_close(torch.stack([m for m, _ in closed]), alpha_bar.sqrt())
+    torch.testing.assert_close(torch.stack([v for _, v in closed]), 1 - alpha_bar)
+    t = torch.tensor([0, 1, 99, 500, 900, 999])
+    formula = torch.stack([closed[i][0] * x + closed[i][1].sqrt() * e for i, x, e in zip(t, x0, eps, strict=True)])
+    torch.testing.assert_close(formula, diffuse(x0, eps, alpha_bar[t]))
+    torch.testing.assert_close(formula.float(), scheduler.add_noise(x0.float(), eps.float(), t), atol=1e-4, rtol=1e-3)
+
+
+def test_score_is_the_noise(batch):
+    """score."""
+    x0, eps = batch
+    alpha_bar = torch.tensor(0.37, dtype=torch.float64)
+    x_t = diffuse(x0, eps, alpha_bar.expand(6)).requires_grad_()
+    (score,) = torch.autograd.grad(Normal(alpha_bar.sqrt() * x0, (1 - alpha_bar).sqrt()).log_prob(x_t).sum(), x_t)
+    torch.testing.assert_close(score, -eps / (1 - alpha_bar).sqrt())
+
+
+@pytest.mark.parametrize("schedule", ["linear", "squaredcos_cap_v2"])
+@pytest.mark.parametrize("t", [1, 2, 300, 999])
+def test_posterior_of_a_step(schedule, t, batch):
+    """posterior-bayes, posterior-precision, posterior, mean-from-noise, ancestral, against DDPMScheduler's step."""
+    x0, eps = batch
+    scheduler = DDPMScheduler(beta_schedule=schedule, variance_type="fixed_small", clip_sample=False)
+    beta = scheduler.betas.double()[t]
+    alpha_bar, alpha_bar_before = scheduler.alphas_cumprod.double()[t], scheduler.alphas_cumprod.double()[t - 1]
+    alpha = alpha_bar / alpha_bar_before
+    beta = 1 - alpha
+    x_t = diffuse(x0, eps, alpha_bar.expand(6))
+    mean = (alpha_bar_before.sqrt() * beta * x0 + alpha.sqrt() * (1 - alpha_bar_before) * x_t) / (1 - alpha_bar)
+    variance = (1 - alpha_bar_before) / (1 - alpha_bar) * beta
+    torch.testing.assert_close(1 / variance, alpha / beta + 1 / (1 - alpha_bar_before))
+    weighed = variance * (alpha.sqrt() / beta * x_t + alpha_bar_before.sqrt() / (1 - alpha_bar_before) * x0)
+    torch.testing.assert_close(mean, weighed)
+    torch.testing.assert_close(mean, (x_t - beta / (1 - alpha_bar).sqrt() * eps) / alpha.sqrt(), atol=1e-6, rtol=1e-6)
+
+    # Bayes' rule pointwise: q(x_t | y) q(y | x_0) / q(x_t | x_0) is that Gaussian's density.
+    y = mean + variance.sqrt() * eps.flip(0)
+    bayes = (
+        Normal(alpha.sqrt() * y, beta.sqrt()).log_prob(x_t)
+        + Normal(alpha_bar_before.sqrt() * x0, (1 - alpha_bar_before).sqrt()).log_prob(y)
+        - Normal(alpha_bar.sqrt() * x0, (1 - alpha_bar).sqrt()).log_prob(x_t)
+    )
+    torch.testing.assert_close(bayes, Normal(mean, variance.sqrt()).log_prob(y), atol=1e-6, rtol=1e-6)
+
+    xi = torch.randn(x_t.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    stepped = scheduler.step(eps, t, x_t, generator=torch.Generator().manual_seed(1)).prev_sample
+    torch.testing.assert_close(stepped, mean + variance.sqrt() * xi, atol=2e-3, rtol=2e-3)
+
+
+def test_the_last_step_is_the_image_itself(batch):
+    """ancestral at t = 1 (0 in code)."""
+    x0, eps = batch
+    scheduler = DDPMScheduler(clip_sample=False)
+    x_1 = diffuse(x0, eps, scheduler.alphas_cumprod.double()[:1].expand(6))
+    torch.testing.assert_close(scheduler.step(eps, 0, x_1).prev_sample, x0, atol=1e-4, rtol=1e-4)
+
+
+def test_bound_is_a_weighted_error_of_noise(batch):
+    """bound-term: the KL of two Gaussians of equal variance, of means from true and from predicted noise."""
+    _, eps = batch
+    predicted, x_t = eps + 0.1 * eps.flip(0), eps.flip(1)
+    alpha, alpha_bar, sigma = (torch.tensor(v, dtype=torch.float64) for v in (0.98, 0.4, 0.13))
+    beta = 1 - alpha
+
+    def mean(noise: torch.Tensor) -> torch.Tensor:
+        return (x_t - beta / (1 - alpha_bar).sqrt() * noise) / alpha.sqrt()
+
+    kl = kl_divergence(Normal(mean(eps), sigma), Normal(mean(predicted), sigma)).sum()
+    formula = beta**2 / (2 * sigma**2 * alpha * (1 - alpha_bar)) * (eps - predicted).square().sum()
+    torch.testing.assert_close(kl, formula)
+
+
+def test_predictions_convert_and_their_errors_scale(batch):
+    """velocity, conversions, errors, snr, min-snr."""
+    x0, eps = batch
+    alpha_bar = torch.tensor([0.999, 0.9, 0.6, 0.3, 0.1, 0.01], dtype=torch.float64)
+    a = alpha_bar[:, None, None, None]
+    x_t, v = diffuse(x0, eps, alpha_bar), a.sqrt() * eps - (1 - a).sqrt() * x0
+    torch.testing.assert_close(v, prediction_target(x0, eps, alpha_bar, "v_prediction"))
+    torch.testing.assert_close((x_t - (1 - a).sqrt() * eps) / a.sqrt(), x0)
+    torch.testing.assert_close(a.sqrt() * x_t - (1 - a).sqrt() * v, x0)
+    torch.testing.assert_close((x_t - a.sqrt() * x0) / (1 - a).sqrt(), eps)
+    torch.testing.assert_close((1 - a).sqrt() * x_t + a.sqrt() * v, eps)
+    for kind, target in (("epsilon", eps), ("v_prediction", v), ("sample", x0)):
+        torch.testing.assert_close(predicted_x0(target, x_t, alpha_bar, kind), x0)
+
+    snr = alpha_bar / (1 - alpha_bar)
+    torch.testing.assert_close(snr, signal_to_noise(alpha_bar))
+    wrong = x0 + 0.1 * eps.flip(0)
+    wrong_eps = (x_t - a.sqrt() * wrong) / (1 - a).sqrt()
+    wrong_v = a.sqrt() * wrong_eps - (1 - a).sqrt() * wrong
+    of_x0, of_eps, of_v = ((p - q).square().flatten(1).sum(1) for p, q in ((wrong, x0), (wrong_eps, eps), (wrong_v, v)))
+    torch.testing.assert_close(of_eps, snr * of_x0)
+    torch.testing.assert_close(of_v, (snr + 1) * of_x0)
+    capped = snr.clamp(max=5)
+    for kind, weight in (("sample", capped), ("epsilon", capped / snr), ("v_prediction", capped / (snr + 1))):
+        torch.testing.assert_close(weight, min_snr_weight(alpha_bar, kind, 5.0))
+
+
+def test_guidance(batch):
+    """guidance as the pipeline computes it, the same whatever is predicted; guided-density by Bayes' rule."""
+    from models.pipeline_class_conditional import ClassConditionalPipeline
+
+    x_t, cond = (part.float() for part in batch)
+    uncond, s = cond.flip(0), 2.5
+
+    class Unet:
+        dtype = torch.float32
+
+        def __call__(self, x, t, class_labels):
+            answers = torch.where(
+                class_labels[:, None, None, None] == 10, uncond.repeat(2, 1, 1, 1), cond.repeat(2, 1, 1, 1)
+            )
+            return type("Output", (), {"sample": answers})
+
+    pipeline = type("Pipeline", (), {"unet": Unet()})()
+    labels, null = torch.full((6,), 3), torch.full((6,), 10)
+    guided = ClassConditionalPipeline._denoise(pipeline, x_t, torch.tensor(5), labels, null, s)
+    torch.testing.assert_close(guided, uncond + s * (cond - uncond))
+    torch.testing.assert_close(guided, (1 + (s - 1)) * cond - (s - 1) * uncond)  # the paper's s = 1 + w
+    alpha_bar = torch.full((6,), 0.3)
+    for kind in ("epsilon", "v_prediction"):
+        a, b, c = (predicted_x0(output, x_t, alpha_bar, kind) for output in (guided, cond, uncond))
+        torch.testing.assert_close(a, c + s * (b - c), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_ddim_step(eta, batch):
+    """ddim against DDIMScheduler; with eta 1 and neighbouring steps it is the posterior's variance."""
+    x0, eps = batch
+    scheduler = DDIMScheduler(clip_sample=False, timestep_spacing="trailing")
+    scheduler.set_timesteps(50)
+    t, s = 599, 579
+    a_t, a_s = scheduler.alphas_cumprod.double()[t], scheduler.alphas_cumprod.double()[s]
+    x_t = diffuse(x0, eps, a_t.expand(6))
+    sigma = eta * ((1 - a_s) / (1 - a_t)).sqrt() * (1 - a_t / a_s).sqrt()
+    xi = torch.randn(x_t.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    formula = a_s.sqrt() * x0 + (1 - a_s - sigma**2).sqrt() * eps + sigma * xi
+    stepped = scheduler.step(eps, t, x_t, eta=eta, generator=torch.Generator().manual_seed(1)).prev_sample
+    torch.testing.assert_close(stepped, formula, atol=1e-4, rtol=1e-4)
+    if eta == 1:
+        beta_tilde = (1 - a_s) / (1 - a_t) * (1 - a_t / a_s)
+        torch.testing.assert_close(sigma**2, beta_tilde)
+        mean = (a_s.sqrt() * (1 - a_t / a_s) * x0 + (a_t / a_s).sqrt() * (1 - a_s) * x_t) / (1 - a_t)
+        torch.testing.assert_close(formula - sigma * xi, mean)
+
+
+# ---- the building --------------------------------------------------------------------------------------------
+
+
+@needs_typst
+def test_both_editions_are_typeset_offline(tmp_path, monkeypatch):
+    """No source imports a package, the only thing typst would download, and proxies lead nowhere."""
+    assert "@preview" not in everything("fa") + everything("en") + (REPORT / "template.typ").read_text("utf-8")
+    for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    flags = ["--name", "نام Name", "--id", "00123", "--output", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["build_report.py", *flags])
+    runpy.run_path(str(ROOT / "scripts/build_report.py"), run_name="__main__")
+    for ending in ("", "-en"):
+        content = (tmp_path / "out" / f"HW3-نام Name-00123{ending}.pdf").read_bytes()
+        assert content.startswith(b"%PDF-") and content.rstrip().endswith(b"%%EOF")
+        assert len(re.findall(rb"/Type\s*/Page\b", content)) > 15
+        assert b"Vazirmatn" in content if not ending else b"Libertinus" in content
+
+
+@needs_typst
+def test_names_that_are_no_file_names_are_refused(tmp_path):
+    with pytest.raises(UserError, match="file names"):
+        main("a/b", "1", tmp_path)
+    with pytest.raises(UserError, match="empty"):
+        main(" ", "1", tmp_path)
+
+
+@needs_typst
+def test_a_missing_picture_is_named(tmp_path, monkeypatch):
+    import build_report
+
+    chapter = tmp_path / "report/en/vae.typ"
+    chapter.parent.mkdir(parents=True)
+    chapter.write_text('#figure(image("../../docs/images/lost.png"))')
+    monkeypatch.setattr(build_report, "ROOT", tmp_path)
+    monkeypatch.setattr(build_report, "REPORT", tmp_path / "report")
+    with pytest.raises(UserError, match=r"docs/images/lost\.png"):
+        main("Name", "1", tmp_path / "out")
+
+
+def test_without_typst_the_message_says_what_to_install(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "typst", None)
+    monkeypatch.setattr(sys, "argv", ["build_report.py", "--output", str(tmp_path)])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(ROOT / "scripts/build_report.py"), run_name="__main__")
+    assert left.value.code == 2
+    assert "pip install -e '.[report]'" in capsys.readouterr().err
