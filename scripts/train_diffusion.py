@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from diffusers import UNet2DModel
 
 from models.pipeline_class_conditional import ClassConditionalPipeline
-from triptych.config import DiffusionConfig, command
+from triptych.config import DiffusionConfig, UserError, command
 from triptych.data import load_images
-from triptych.export import averaged_weights, model_card, save_pipeline
+from triptych.export import averaged_weights, model_card, save_pipeline, start_from
 from triptych.figures import save_image_grid
 from triptych.losses import (
     denoising_loss,
@@ -40,6 +40,8 @@ def main(config: DiffusionConfig) -> None:
     torch.manual_seed(config.seed)
     shape = config.unet.arguments(images.image_size, images.channels, config.pixel_unshuffle)
     unet = UNet2DModel(**shape, num_class_embeds=null_class + 1).to(run.device)
+    if config.unet_init:
+        go_on_from(unet, config)
     scheduler = make_noise_scheduler(config.schedule)
     alphas_cumprod = scheduler.alphas_cumprod.to(run.device)  # alpha_bar_t, (T,)
     prediction_type = config.schedule.prediction_type
@@ -100,6 +102,13 @@ def main(config: DiffusionConfig) -> None:
             save_pipeline(make_pipeline(), folder, card=describe(config, run, unet))
             print(f"Saved the pipeline to {folder}, samples in {run.folder / 'samples'}.")
     run.finish()
+
+
+def go_on_from(unet: UNet2DModel, config: DiffusionConfig) -> None:
+    """Start from the weights of a saved pipeline; what it predicts must be what is trained here."""
+    saved = start_from(unet, config.unet_init, "unet").scheduler.config.prediction_type
+    if saved != config.schedule.prediction_type:
+        raise UserError(f"unet_init {config.unet_init} predicts {saved}; set schedule.prediction_type to that.")
 
 
 def draw_samples(pipeline: ClassConditionalPipeline, run: Run, config: DiffusionConfig) -> None:

@@ -212,6 +212,25 @@ def test_what_a_finished_run_holds(reference):
     assert "library_name: diffusers" in (folder / "pipeline/README.md").read_text()
 
 
+def test_going_on_from_saved_weights(reference, tmp_path, train):
+    """A step of next to nothing from a saved pipeline ends where that began; another layout or target is refused."""
+    start = {"unet_init": str(reference["folder"] / "pipeline"), "optimizer__name": "adamw", "optimizer__lr": "1e-9"}
+    still = {"num_updates": "1", "gradient_accumulation_steps": "1", "ema__decay": "0"}
+    done = train(name="on", **start, **still)
+    assert done.returncode == 0, done.stderr
+    before, after = (
+        load_file(folder / "pipeline/unet/diffusion_pytorch_model.safetensors")
+        for folder in (reference["folder"], tmp_path / "runs/on")
+    )
+    assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in before)
+    for wrong, message in (
+        ({"schedule__prediction_type": "epsilon"}, "predicts v_prediction"),
+        ({"unet__block_out_channels": "[8, 24]"}, "another architecture (block_out_channels"),
+    ):
+        done = train(name="wrong", **start | wrong)
+        assert done.returncode != 0 and message in done.stderr, done.stderr
+
+
 def test_the_saved_config_is_a_config(reference, tmp_path):
     script = [sys.executable, str(ROOT / "scripts/train_diffusion.py")]
     command = [*script, "--config", str(reference["folder"] / "config.yaml"), "--print_config"]

@@ -306,6 +306,8 @@ class DiffusionConfig(ExperimentConfig):
     num_updates: int = 200_000
     unet: UNetConfig = field(default_factory=UNetConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    # a saved pipeline of the same layout and prediction type whose weights the network starts from
+    unet_init: str | None = None
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     # fold p x p pixels into channels before the network: cheaper by about p^2 (1 = off)
     pixel_unshuffle: int = 1

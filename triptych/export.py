@@ -80,13 +80,14 @@ def load_pipeline(folder: str, component: str | None = None, **kwargs: Any) -> D
     return pipeline
 
 
-def start_from(model: Any, folder: str, component: str) -> None:
-    """Give `model` the weights of the part `component` of a saved pipeline.
+def start_from(model: Any, folder: str, component: str) -> DiffusionPipeline:
+    """Give `model` the weights of the part `component` of a saved pipeline, which is returned.
 
     Raises:
         UserError: there is no such pipeline, or its part is of another architecture.
     """
-    saved = getattr(load_pipeline(folder, component), component)
+    pipeline = load_pipeline(folder, component)
+    saved = getattr(pipeline, component)
 
     def settings(part: Any) -> dict[str, Any]:
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in part.config.items()}  # as JSON has them
@@ -97,6 +98,7 @@ def start_from(model: Any, folder: str, component: str) -> None:
     if differ:
         raise UserError(f"{folder} has another architecture ({'; '.join(differ)}). Set these as it was trained.")
     model.load_state_dict(saved.state_dict())
+    return pipeline
 
 
 def weights_hash(folder: str) -> str:
