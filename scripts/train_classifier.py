@@ -64,7 +64,7 @@ def main(config: ClassifierConfig) -> None:
             accuracy = (logits.argmax(1) == labels).float().mean()  # of augmented images
             run.log(loss=loss, accuracy=accuracy, lr=optimizers[0].param_groups[0]["lr"])
             if run.updated and config.optimizer.max_grad_norm is not None:
-                run.log(grad_norm=run.accelerator.clip_grad_norm_(model.parameters(), config.optimizer.max_grad_norm))
+                run.log(grad_norm=run.clip_grad_norm(list(model.parameters()), config.optimizer.max_grad_norm))
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()

@@ -84,7 +84,7 @@ def main(config: DiffusionConfig) -> None:
             run.accelerator.backward(loss)
             run.log(loss=loss, lr=optimizers[0].param_groups[0]["lr"])
             if run.updated and config.optimizer.max_grad_norm is not None:
-                run.log(grad_norm=run.accelerator.clip_grad_norm_(weights, config.optimizer.max_grad_norm))
+                run.log(grad_norm=run.clip_grad_norm(weights, config.optimizer.max_grad_norm))
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()

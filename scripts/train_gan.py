@@ -96,9 +96,12 @@ def main(config: GanConfig) -> None:
                 fake, fake_features = judge(restored, noisy)
                 judge.requires_grad_(True)
                 adversarial = generator_loss(config.adversarial, real, fake)
-                matching = feature_matching(real_features, fake_features)
-                g_loss = g_loss + config.adversarial_weight * adversarial + config.feature_matching_weight * matching
-                run.log(adversarial=adversarial, feature_matching=matching)
+                g_loss = g_loss + config.adversarial_weight * adversarial
+                run.log(adversarial=adversarial)
+                if config.feature_matching_weight:
+                    matching = feature_matching(real_features, fake_features)
+                    g_loss = g_loss + config.feature_matching_weight * matching
+                    run.log(feature_matching=matching)
             run.accelerator.backward(g_loss)
             run.log(loss_generator=g_loss, lr=g_optimizers[0].param_groups[0]["lr"])
             take_step(run, generator, g_optimizers, config.optimizer.max_grad_norm, "generator")
@@ -127,7 +130,7 @@ def load_training_images(config: GanConfig) -> ImageSet | PhotoSet:
 def take_step(run: Run, model: torch.nn.Module, optimizers: list, max_grad_norm: float | None, name: str) -> None:
     """Clip, step, and forget the gradients; accelerate skips the step until an update's last batch."""
     if run.updated and max_grad_norm is not None:
-        run.log(**{f"grad_norm_{name}": run.accelerator.clip_grad_norm_(model.parameters(), max_grad_norm)})
+        run.log(**{f"grad_norm_{name}": run.clip_grad_norm(list(model.parameters()), max_grad_norm)})
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad()

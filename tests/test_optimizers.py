@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from diffusers.training_utils import EMAModel
 
-from triptych.config import EmaConfig, OptimizerConfig
+from triptych.config import DiffusionConfig, EmaConfig, OptimizerConfig, RunConfig
 from triptych.optimizers import make_ema, make_optimizers
+from triptych.run import Run
 
 
 def make_model() -> torch.nn.Module:
@@ -99,3 +100,16 @@ def test_sgd_has_everything_and_nesterovs_momentum():
     (group,) = optimizer.param_groups
     assert type(optimizer) is torch.optim.SGD and len(group["params"]) == 6
     assert (group["lr"], group["momentum"], group["nesterov"]) == (0.1, 0.8, True)
+
+
+def test_clipping_is_torchs(monkeypatch, tmp_path):
+    """Gradients above the norm and below it, against torch's own clipping, to the bit."""
+    monkeypatch.chdir(tmp_path)
+    run = Run(DiffusionConfig(name="x", run=RunConfig(tracker=None)))
+    for max_norm in (1e-3, 1e3):
+        ours, theirs = make_model(), make_model()
+        for model in (ours, theirs):
+            backward(model)
+        norm = run.clip_grad_norm(list(ours.parameters()), max_norm)
+        assert torch.equal(norm, torch.nn.utils.clip_grad_norm_(theirs.parameters(), max_norm))
+        assert all(torch.equal(a.grad, b.grad) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))

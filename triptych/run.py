@@ -280,6 +280,16 @@ class Run:
         """accelerate's context: processes exchange gradients at the last step of an update only."""
         return self.accelerator.accumulate(*models)
 
+    def clip_grad_norm(self, weights: list[torch.nn.Parameter], max_norm: float) -> torch.Tensor:
+        """Scale the gradients of `weights` down to the L2 norm `max_norm` if theirs, which is returned, is larger."""
+        if self.device.type != "cpu":
+            return self.accelerator.clip_grad_norm_(weights, max_norm)
+        # On a CPU the norm can be asked for at no cost, and gradients that are small enough stay untouched.
+        norm = torch.nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None])
+        if norm > max_norm:
+            torch.nn.utils.clip_grads_with_norm_(weights, max_norm, norm)
+        return norm
+
     def _remember(self, number: int, _frame: Any) -> None:
         self._signal = number
         signal.signal(number, signal.SIG_DFL)  # a second one means now
