@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+
+# diffusers copies the code of a local pipeline to one place, whatever pipeline it is; two workers (and what they start)
+# that load different ones at the same moment would run each other's. Set before diffusers is imported.
+os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="modules_")
+atexit.register(shutil.rmtree, os.environ["HF_MODULES_CACHE"], ignore_errors=True)
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))  # as running scripts/x.py does
