@@ -246,10 +246,16 @@ def save_curves(
         for name, (x, y) in runs.items():
             axis.plot(x, y, label=name, linewidth=1.4, marker="o" if len(x) < 40 else None, markersize=3)
         axis.set(xlabel=xlabel, title=quantity)
+        long = any(len(x) >= 40 for x, _ in runs.values())
         if log_x:
             axis.set_xscale("log")
+        if log_x and not long:  # a few settings: each is a tick
+            ticks = sorted({value for x, _ in runs.values() for value in x})
+            axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            axis.minorticks_off()
         values = np.concatenate([y for _, y in runs.values()])
-        low, high = np.quantile(values, [0, 0.97])  # the first steps would flatten all that follows
+        # The first of many steps would flatten all that follows.
+        low, high = np.quantile(values, [0, 0.97 if long else 1])
         axis.set_ylim(low - 0.05 * (high - low) - 1e-9, high + 0.05 * (high - low) + 1e-9)
         axis.grid(alpha=0.25)
     axes[0][0].set_ylabel(ylabel)
