@@ -54,6 +54,8 @@ def test_carries_the_code_of_this_repository(folder):
     assert (folder / "pipeline.py").read_text() == (ROOT / f"models/{name}.py").read_text()
     if folder in VAES:
         assert (folder / "vae/vae.py").read_text() == (ROOT / "models/vae.py").read_text()
+    for path in folder.rglob("*.json"):
+        assert "_name_or_path" not in path.read_text(), "no folder of the machine it was made on"
     card = (folder / "README.md").read_text()
     assert "library_name: diffusers" in card and "images seen" in card
     assert json.loads((folder / "model_index.json").read_text())["_class_name"][0] == "pipeline"

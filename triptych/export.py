@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -43,6 +44,10 @@ def save_parts(parts: Sequence[Any], folder: Path, card: str) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     for part in parts:
         part.save_pretrained(partial)
+    for path in partial.rglob("*config.json"):
+        config = json.loads(path.read_text())
+        if config.pop("_name_or_path", None) is not None:  # the folder it was loaded from is nobody else's business
+            path.write_text(json.dumps(config, indent=2) + "\n")
     (partial / "README.md").write_text(card)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
