@@ -48,9 +48,7 @@ def main(
         seed: of the noise, which is that of scripts/score_denoiser.py at the same seed.
         output: the PNG to write.
     """
-    names = [part.strip() for part in methods.split(",") if part.strip()]
-    for name in names:
-        classical.require(name)
+    names = classical.chosen(methods)
     images = load_any(data, False, paired)
     if not 1 <= num_images <= len(images):
         raise UserError(f"num_images {num_images} must lie between 1 and {len(images)}.")
@@ -60,9 +58,10 @@ def main(
     ((clean, noisy),) = test.chunks(num_images, num_images)
 
     columns = {f"noisy, {title}": noisy}
+    if names:
+        tuning = Spoiled(load_any(replace(data, split=tuning_split), False, paired), level, seed)
     with classical.make_pool(num_workers) as pool:
         for name in names:
-            tuning = Spoiled(load_any(replace(data, split=tuning_split), False, paired), level, seed)
             restore = classically(name, tuned(name, tuning, num_tuning, pool), pool)
             columns[name] = restore(noisy, test.sigma)
     columns |= {name: load_restorer(folder)(noisy, test.sigma) for name, folder in named_folders(models).items()}

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
-import evaluate
 import torch
 from tqdm.auto import tqdm
 
@@ -32,9 +32,9 @@ from triptych.restoration import (
     tuned,
 )
 from triptych.rows import Rows
+from triptych.scoring import load_metric
 from triptych.similarity import psnr, ssim
 
-METRICS = Path(__file__).resolve().parents[1] / "metrics"
 CHUNK = 500  # images restored and measured at once: bounds the memory
 
 
@@ -77,18 +77,19 @@ def main(
         seed: of the noise; an image's noise depends on (seed, its index) alone.
         output: folder of the results.
     """
-    names = [part.strip() for part in methods.split(",") if part.strip()]
-    for name in names:
-        classical.require(name)
+    names = classical.chosen(methods)
     if names and tuning_split == data.split:
         raise UserError(f"tuning_split {tuning_split!r} is what is measured, which the classical methods must not see.")
     if judge and (any_size or paired):
         raise UserError("judge: its features are of images of one size; leave any_size and paired unset.")
-    pipelines = named_folders(models)
-    for folder in pipelines.values():
-        load_restorer(folder)  # a wrong folder is said before anything is measured
+    # Loaded before anything is measured: a wrong folder is said at once.
+    restorers = {
+        name: (load_restorer(folder, diffusion_steps, seed), weights_hash(folder))
+        for name, folder in named_folders(models).items()
+    }
     critic = load_judge(judge) if judge else None
     images = load_any(data, any_size, paired)
+    tuning_images = cache(lambda: load_any(replace(data, split=tuning_split), any_size, paired))  # only if needed
     count = min(num_images or len(images), len(images))
     rows = Rows(output / "rows.jsonl")
 
@@ -111,14 +112,13 @@ def main(
             for name in names:
                 n = min(count, num_bm3d) if name == "BM3D" else count
                 if not rows.find(**key, method=name, n=n, num_tuning=num_tuning):
-                    tuning = Spoiled(load_any(replace(data, split=tuning_split), any_size, paired), level, seed)
-                    strength = tuned(name, tuning, num_tuning, pool)
+                    strength = tuned(name, Spoiled(tuning_images(), level, seed), num_tuning, pool)
                     record(name, n, classically(name, strength, pool), num_tuning=num_tuning, strength=strength)
-            for name, folder in pipelines.items():
-                how = {"weights": weights_hash(folder), "diffusion_steps": diffusion_steps}
+            for name, (restore, weights) in restorers.items():
+                how = {"weights": weights, "diffusion_steps": diffusion_steps}
                 if not rows.find(**key, method=name, n=count, **how):
-                    record(name, count, load_restorer(folder, diffusion_steps, seed), **how)
-    print(*comparison.report(rows, keys, ["noisy", *names, *pipelines], images.class_names, output), sep="\n")
+                    record(name, count, restore, **how)
+    print(*comparison.report(rows, keys, ["noisy", *names, *restorers], images.class_names, output), sep="\n")
 
 
 def measure(test: Spoiled, count: int, restore: Restore, critic: Judge | None, title: str) -> dict:
@@ -144,7 +144,7 @@ class Seen:
         self.metrics = {}
         if critic is not None:
             names = ("frechet_distance", "perceptual_distance")
-            self.metrics = {name: evaluate.load(str(METRICS / name), keep_in_memory=True) for name in names}
+            self.metrics = {name: load_metric(name) for name in names}
 
     def add(self, clean: list[torch.Tensor], restored: list[torch.Tensor]) -> None:
         if self.critic is None:

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import Any
 
-import evaluate
 import torch
 import torch.nn.functional as F
 from diffusers.training_utils import EMAModel
@@ -29,8 +27,8 @@ from triptych.features import Judge, extract
 from triptych.losses import flip_horizontally
 from triptych.optimizers import make_ema, make_lr_schedulers, make_optimizers
 from triptych.run import Run
+from triptych.scoring import load_metric
 
-METRICS = Path(__file__).resolve().parents[1] / "metrics"
 BILINEAR = 2  # PIL's number for it, which image processors keep in their file
 BATCH = 256  # images at once where something is measured
 
@@ -152,7 +150,7 @@ def score(judge: Judge, images: ImageSet, config: ClassifierConfig) -> dict[str,
     """Through the image processor, as others will use the saved classifier."""
     recognised = extract(judge, images)["logits"].argmax(1)
     labels = images.__getitems__(range(len(images)))["labels"]
-    metric = evaluate.load(str(METRICS / "class_accuracy"), keep_in_memory=True)
+    metric = load_metric("class_accuracy")
     found = metric.compute(predictions=recognised, references=labels, class_names=images.class_names)
     trained_on = {"half": config.half, "updates": config.num_updates, "seed": config.seed}
     return {"data": config.data.path, "split": config.validation_split, **trained_on, **found}

@@ -73,6 +73,14 @@ METHODS = {
 }
 
 
+def chosen(methods: str) -> list[str]:
+    """Names of methods, separated by commas on the command line; each is known and installed (:func:`require`)."""
+    names = [part.strip() for part in methods.split(",") if part.strip()]
+    for name in names:
+        require(name)
+    return names
+
+
 def require(name: str) -> Method:
     """The method called `name`.
 
