@@ -32,7 +32,7 @@ from triptych.restoration import (
     tuned,
 )
 from triptych.rows import Rows
-from triptych.scoring import load_metric
+from triptych.scoring import key_of, load_metric
 from triptych.similarity import psnr, ssim
 
 CHUNK = 500  # images restored and measured at once: bounds the memory
@@ -93,32 +93,33 @@ def main(
     count = min(num_images or len(images), len(images))
     rows = Rows(output / "rows.jsonl")
 
-    levels = make_levels(sigmas, noise, paired)
     same = {"data": data.path, "split": data.split, "seed": seed, "judge": critic.fingerprint if critic else None}
-    keys = {title: same | {"level": title} for title in levels}
+    wanted = [("noisy", count, {})]  # (method, number of images, what else its rows are known by)
+    wanted += [(name, min(count, num_bm3d) if name == "BM3D" else count, {"num_tuning": num_tuning}) for name in names]
+    for name, (_, weights) in restorers.items():
+        wanted.append((name, count, {"weights": weights, "diffusion_steps": diffusion_steps}))
+
+    found: dict[str, dict[str, dict]] = {}
     with classical.make_pool(num_workers) as pool:
-        for title, level in levels.items():
-            test, key = Spoiled(images, level, seed), keys[title]
-
-            def record(name: str, n: int, restore: Restore, test: Spoiled = test, key: dict = key, **more) -> None:
-                row = measure(test, n, restore, critic, f"{name}, {key['level']}")
-                each = {quantity: row.pop(quantity) for quantity in ("psnr", "ssim")}
-                labels = [images.label(index) for index in range(n)]
-                row |= comparison.summarize_each(output, name, key["level"], each, labels)
-                rows.add(key | {"method": name, "n": n} | more | row)
-
-            if not rows.find(**key, method="noisy", n=count):
-                record("noisy", count, lambda noisy, _: noisy)
-            for name in names:
-                n = min(count, num_bm3d) if name == "BM3D" else count
-                if not rows.find(**key, method=name, n=n, num_tuning=num_tuning):
-                    strength = tuned(name, Spoiled(tuning_images(), level, seed), num_tuning, pool)
-                    record(name, n, classically(name, strength, pool), num_tuning=num_tuning, strength=strength)
-            for name, (restore, weights) in restorers.items():
-                how = {"weights": weights, "diffusion_steps": diffusion_steps}
-                if not rows.find(**key, method=name, n=count, **how):
-                    record(name, count, restore, **how)
-    print(*comparison.report(rows, keys, ["noisy", *names, *restorers], images.class_names, output), sep="\n")
+        for title, level in make_levels(sigmas, noise, paired).items():
+            test, found[title] = Spoiled(images, level, seed), {}
+            for name, n, more in wanted:
+                key = same | {"level": title, "method": name, "n": n} | more
+                row = rows.find(**key)
+                if row is None:
+                    strength = {}
+                    if name in names:
+                        strength["strength"] = tuned(name, Spoiled(tuning_images(), level, seed), num_tuning, pool)
+                        restore = classically(name, strength["strength"], pool)
+                    else:
+                        restore = restorers[name][0] if name in restorers else lambda noisy, _: noisy
+                    measured = measure(test, n, restore, critic, f"{name}, {title}")
+                    each = {quantity: measured.pop(quantity) for quantity in ("psnr", "ssim")}
+                    each["labels"] = [images.label(index) for index in range(n)]
+                    row = key | strength | measured | comparison.summarize_each(output, key_of(key), each)
+                    rows.add(row)
+                found[title][name] = row
+    print(*comparison.report(found, images.class_names, output), sep="\n")
 
 
 def measure(test: Spoiled, count: int, restore: Restore, critic: Judge | None, title: str) -> dict:

@@ -137,6 +137,9 @@ def test_the_digits_are_measured_once(score, tmp_path, capsys):
     assert "| noisy | 40 |" in table and "PSNR above BM3D" in table and "| class | noisy | median" in table
     assert len(score(**settings)) == 8, "nothing is measured twice"
     assert len(score(**settings | {"num_images": 30})) == 14, "other images are other measurements (not BM3D's three)"
+    capsys.readouterr()
+    score(**settings)
+    assert capsys.readouterr().out == table, "and none overwrites another's scores or takes its place in the table"
 
 
 def test_every_method_sees_the_same_noise(score, tmp_path):

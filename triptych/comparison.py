@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from triptych.figures import save_by_class, save_curves, save_tradeoff
-from triptych.rows import Rows
 
 COLUMNS = {  # score: (title, digits)
     "psnr": ("PSNR, dB", 2),
@@ -28,36 +26,39 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
     return float(values.mean()), float(1.96 * spread / np.sqrt(len(values)))
 
 
-def summarize_each(
-    folder: Path, method: str, level: str, each: dict[str, Sequence[float]], labels: Sequence[int]
-) -> dict[str, Any]:
-    """Keep each image's scores in ``folder/each``; their means and confidence intervals, and where they are kept."""
-    name = re.sub(r"\W+", "_", f"{method}_{level}").strip("_").lower() + ".npz"
-    path = folder / "each" / name
+def summarize_each(folder: Path, name: str, each: dict[str, Sequence[float]]) -> dict[str, Any]:
+    """Keep each image's scores, and its label, in ``folder/each/<name>.npz``.
+
+    Args:
+        folder: where the measurements are.
+        name: the measurement's own, so that none overwrites another's.
+        each: by score, one for each image; "labels" are kept beside them.
+
+    Returns:
+        Means and confidence intervals of the scores, and where they are kept.
+    """
+    path = folder / "each" / f"{name}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, labels=np.asarray(labels), **{key: np.asarray(values) for key, values in each.items()})
+    np.savez_compressed(path, **{key: np.asarray(values) for key, values in each.items()})
     summary: dict[str, Any] = {"each": str(path.relative_to(folder))}
-    for key, values in each.items():
-        summary[key], summary[f"{key}_interval"] = mean_and_interval(values)
+    for key in each.keys() - {"labels"}:
+        summary[key], summary[f"{key}_interval"] = mean_and_interval(each[key])
     return summary
 
 
 def report(
-    rows: Rows, keys: dict[str, dict[str, Any]], methods: Sequence[str], class_names: list[str] | None, folder: Path
+    found: dict[str, dict[str, dict[str, Any]]], class_names: list[str] | None, folder: Path
 ) -> list[str | Path]:
     """Write table.md and the charts of what has been measured.
 
     Args:
-        rows: the measurements, in `folder`.
-        keys: for each level what its rows have in common.
-        methods: whose rows are wanted.
+        found: rows by level, then by method, in the order they are shown.
         class_names: names of the classes, if there are any.
         folder: where everything is.
 
     Returns:
         The table, and the paths of all files.
     """
-    found = {level: {m: row for m in methods if (row := rows.find(**key, method=m))} for level, key in keys.items()}
     each = {level: {m: dict(np.load(folder / row["each"])) for m, row in r.items()} for level, r in found.items()}
     parts = []
     for level in found:
