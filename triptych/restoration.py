@@ -15,7 +15,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from triptych import classical
-from triptych.config import DataConfig, NoiseConfig, UserError
+from triptych.config import DataConfig, NoiseConfig, UserError, listed
 from triptych.data import ImageSet, load_images
 from triptych.export import load_pipeline, weights_hash
 from triptych.noise import degrade_by_index
@@ -138,7 +138,7 @@ def named_folders(models: str) -> dict[str, str]:
     Raises:
         UserError: it is of another form, or a name is taken.
     """
-    parts = [part.strip().split("=", 1) for part in models.split(",") if part.strip()]
+    parts = [part.split("=", 1) for part in listed(models)]
     if any(len(part) != 2 for part in parts):
         raise UserError(f"models {models!r} must be name=folder, several separated by commas.")
     pipelines = dict(parts)
