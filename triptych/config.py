@@ -411,6 +411,8 @@ class DiscriminatorConfig:
 
     # widths; every level but the first halves the resolution
     block_out_channels: tuple[int, ...] = (64, 128, 256)
+    # see the noisy image too; otherwise it judges by what clean images look like alone
+    conditional: bool = False
 
     def __post_init__(self) -> None:
         check(len(self.block_out_channels) >= 1, "discriminator.block_out_channels needs at least one level")
