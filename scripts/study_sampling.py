@@ -17,9 +17,10 @@ from typing import Any, Literal
 
 import torch
 
+from triptych.cards import weights_hash
 from triptych.config import DataConfig, UserError, command, listed
 from triptych.data import load_images
-from triptych.export import load_pipeline, weights_hash
+from triptych.export import load_pipeline
 from triptych.features import extract, load_critic
 from triptych.figures import save_curves
 from triptych.rows import Rows
