@@ -18,7 +18,6 @@ import torch
 from tqdm.auto import tqdm
 
 from triptych import classical, comparison
-from triptych.cards import weights_hash
 from triptych.config import DataConfig, NoiseConfig, UserError, command
 from triptych.features import Judge, load_judge
 from triptych.restoration import (
