@@ -52,7 +52,7 @@ CSS = """
 .figures figcaption { font-size: 0.85rem; opacity: 0.75; margin-top: 4px; white-space: nowrap; }
 .plane { position: relative; max-width: 560px; cursor: crosshair; touch-action: none; }
 .plane i { position: absolute; width: 5%; height: 5%; transform: translate(-50%, -50%); pointer-events: none;
-  border: 3px solid var(--primary-500); border-radius: 4px; box-shadow: 0 0 0 1px white; }
+  border: 3px solid #f59e0b; border-radius: 4px; box-shadow: 0 0 0 1px white; }
 """
 INTRO = """
 # Triptych
@@ -64,8 +64,8 @@ On the left is what it holds, on the right the image it expects to arrive at. It
 in two hours; its images have 32 x 32 pixels.
 """
 ABOUT_VAE = """
-This autoencoder has two numbers for a handwritten digit, so that all it can draw lies in one plane. **Move over the
-plane**: neighbours look alike, and between two digits lies what is half of each.
+A variational autoencoder that has two numbers to describe a handwritten digit, so that all it can draw lies in one
+plane. **Move over the plane**: neighbours look alike, and between two digits lies what is half of each.
 """
 ABOUT_GAN = """
 Drop in a noisy picture, or take a clean one and let us add the noise. The network was trained against a critic that
@@ -147,10 +147,15 @@ def diffusion_tab(pipeline: pipelines.DiffusionPipeline) -> None:
         with gr.Column(scale=3, min_width=300):
             # drawn before the first visitor comes: nobody waits for a network that has never run
             figures = gr.HTML([*draw(*first)][-1], html_template=FIGURES)
-    asked = {"inputs": [name, steps, guidance, seed], "outputs": figures, "preprocess": False}
-    button.click(draw, **asked, show_progress="hidden", api_name="draw")
+    asked = {
+        "inputs": [name, steps, guidance, seed],
+        "outputs": figures,
+        "preprocess": False,
+        "show_progress": "minimal",
+    }
+    button.click(draw, **asked, api_name="draw")
     drawn = other.click(lambda: random.randrange(pipelines.MAX_SEED), outputs=seed, api_visibility="private")
-    drawn.then(draw, **asked, show_progress="hidden", api_visibility="private")
+    drawn.then(draw, **asked, api_visibility="private")
 
 
 def vae_tab(pipeline: pipelines.DiffusionPipeline) -> None:
