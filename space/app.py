@@ -41,8 +41,10 @@ const follow = event => {
 element.addEventListener("pointermove", follow);
 element.addEventListener("pointerdown", follow);
 """
+# What was wrong pops up in words; the last picture stays where it was, and no "Error" covers it.
 CSS = """
 .gradio-container { max-width: 1080px !important; margin: 0 auto !important; }
+[data-testid="status-tracker"]:has(.error) { display: none; }
 .html-container:has(.pixels) { padding: 0 !important; }
 .pixels { image-rendering: pixelated; width: 100%; display: block; border-radius: 4px; margin: 0 !important; }
 .figures { display: grid; grid-template-columns: repeat(8, 1fr); gap: 16px 8px; }
@@ -82,14 +84,14 @@ def spoken(function: Callable) -> Callable:
         try:
             return function(*args)
         except ValueError as error:
-            raise gr.Error(str(error), title="That didn't work", print_exception=False) from None
+            raise gr.Error(str(error), print_exception=False) from None
 
     @functools.wraps(function)
     def tell_each(*args):
         try:
             yield from function(*args)
         except ValueError as error:
-            raise gr.Error(str(error), title="That didn't work", print_exception=False) from None
+            raise gr.Error(str(error), print_exception=False) from None
 
     return tell_each if inspect.isgeneratorfunction(function) else tell
 

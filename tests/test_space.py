@@ -538,8 +538,10 @@ def test_a_slip_is_answered_in_words(page, tmp_path):
     page.get_by_test_id("file-upload").set_input_files(tmp_path / "letter.txt")
     assert "letter.txt" in told(page)
     page.get_by_test_id("file-upload").set_input_files(bad_picture("text", tmp_path))
-    assert "can't be read as a picture" in told(page)
+    page.locator(".toast-body").wait_for()
     shot(page, tmp_path, "slip")
+    assert "can't be read as a picture" in told(page)
+    assert page.get_by_test_id("imageslider-image").first.is_visible()
     assert "Traceback" not in page.content()
 
 
