@@ -135,11 +135,12 @@ def diffusion_tab(pipeline: pipelines.DiffusionPipeline) -> None:
             taken.append(step)
             yield show_steps(name, taken)
 
-    first = ["horse", 25, 3, 0]
+    names, config = pipeline.class_names, pipeline.config
+    first = ["horse" if "horse" in names else names[0], config.num_inference_steps, config.guidance_scale, 0]
     gr.Markdown(ABOUT_DIFFUSION)
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
-            name = gr.Radio(pipeline.class_names, value=first[0], label="Class")
+            name = gr.Radio(names, value=first[0], label="Class")
             steps = gr.Slider(1, pipelines.MAX_STEPS, first[1], step=1, label="Steps")
             guidance = gr.Slider(0, pipelines.MAX_GUIDANCE, first[2], step=0.5, label="Guidance (1 = none)")
             seed = gr.Number(first[3], label="Seed", precision=0)
@@ -235,11 +236,12 @@ def build() -> gr.Blocks:
                 try:
                     fill(pipelines.load(model))
                 except ValueError as error:
-                    gr.Markdown(f"**This model isn't here.** {error}")
+                    gr.Markdown(f"**This model can't be shown.** {error}")
     return page.queue(default_concurrency_limit=2, max_size=64)
 
 
 def main() -> None:
+    """Serve the page, at GRADIO_SERVER_NAME and GRADIO_SERVER_PORT."""
     build().launch(
         # The semi-bold faces that come with Gradio lack most letters; the bold one has them all.
         theme=gr.themes.Default(

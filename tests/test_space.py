@@ -556,11 +556,11 @@ def test_a_missing_model_leaves_the_others_alone(browser, loaded, monkeypatch, t
     page = browser.new_page()
     try:
         page.goto(url)
-        page.get_by_text("This model isn't here. There is no diffusion.").wait_for()
+        page.get_by_text("This model can't be shown. There is no diffusion.").wait_for()
         page.get_by_role("tab", name="Walk").click()
         page.locator(".plane img").wait_for()
         page.get_by_role("tab", name="Clean").click()
-        page.get_by_text("This model isn't here. There is no denoiser.").wait_for()
+        page.get_by_text("This model can't be shown. There is no denoiser.").wait_for()
     finally:
         page.close()
         blocks.close()
