@@ -7,7 +7,7 @@ DEMO := runs/demo_diffusion_digits
 NAME ?= Full Name
 ID ?= 00000
 
-.PHONY: demo test lint benchmark report clean
+.PHONY: demo test lint benchmark report space clean
 
 demo: .venv/.runtime  ## train on real handwritten digits, save, load in a new process, draw what was asked for
 	$(LAUNCH) scripts/train_diffusion.py --config configs/demo/diffusion_digits.yaml --resume latest
@@ -32,6 +32,9 @@ benchmark: .venv/.runtime  ## the training loops against the bare steps; DATA=fo
 report: .venv/.report  ## the report in Persian and English, into runs/report; NAME="Full Name" ID=12345
 	$(BIN)/python scripts/build_report.py --name "$(NAME)" --id "$(ID)" --output runs/report
 
+space: .venv/.space  ## a page to play with the trained models; TRIPTYCH_MODELS=folder for others than ours
+	$(BIN)/python space/app.py
+
 .venv/.runtime: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
@@ -43,6 +46,10 @@ report: .venv/.report  ## the report in Persian and English, into runs/report; N
 
 .venv/.report: .venv/.runtime
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[report]'
+	touch $@
+
+.venv/.space: .venv/.runtime
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[space]'
 	touch $@
 
 clean:  ## remove the environment and caches; runs/ is yours and stays
