@@ -14,7 +14,7 @@ COLUMNS = {  # score: (title, digits)
     "psnr": ("PSNR, dB", 2),
     "ssim": ("SSIM", 4),
     "perceptual_distance": ("perceptual distance", 4),
-    "frechet_distance": ("Frechet distance", 2),
+    "frechet_distance": ("Frechet distance", 3),
 }
 REFERENCE = "BM3D"  # what every network is compared with, image by image
 
@@ -131,14 +131,16 @@ def charts(found: dict, each: dict, class_names: list[str] | None, folder: Path)
                 points = [(sigma, found[level][m][key]) for level, sigma in sigmas.items() if m in found[level]]
                 curves.setdefault(COLUMNS[key][0], {})[m] = tuple(zip(*points, strict=True))
         made.append(save_curves(curves, "sigma of 255", folder / "levels.png"))
-    perception = [{m: row for m, row in rows.items() if "frechet_distance" in row} for rows in found.values()]
+    perception = [  # without the noisy images, which are so far away that all else would be one spot
+        {m: row for m, row in rows.items() if "frechet_distance" in row and m != "noisy"} for rows in found.values()
+    ]
     if any(perception):
         for xlabel, file, log_x, x in (
             ("PSNR, dB", "tradeoff.png", False, lambda row: row["psnr"]),
             ("ms an image", "cost.png", True, lambda row: 1000 * row["seconds_per_image"]),
         ):
             points = {
-                level: {m: (x(row), row["frechet_distance"]) for m, row in rows.items() if m != "noisy" or not log_x}
+                level: {m: (x(row), row["frechet_distance"]) for m, row in rows.items()}
                 for level, rows in zip(found, perception, strict=True)
             }
             made.append(save_tradeoff(points, xlabel, "Frechet distance", folder / file, log_x))

@@ -12,7 +12,7 @@ matplotlib.use("Agg")  # files only: no display is needed, and none is opened
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 PIXELS_PER_INCH = 150
 
@@ -265,6 +265,14 @@ def save_curves(
     return save(figure, path)
 
 
+class PlainLogFormatter(LogFormatter):
+    """Ticks of a logarithmic axis as 0.2, not 2 x 10^-1."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """The label of `x`, none where there is no room."""
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
 def save_tradeoff(
     points: dict[str, dict[str, tuple[float, float]]], xlabel: str, ylabel: str, path: Path, log_x: bool = False
 ) -> Path:
@@ -281,6 +289,9 @@ def save_tradeoff(
         for colour, (name, (x, y)) in enumerate(methods.items()):
             axis.scatter(x, y, s=36, color=f"C{colour % 10}", label=name, zorder=3)
         axis.set(xlabel=xlabel, title=level, xscale="log" if log_x else "linear", yscale="log")
+        for ticks in (axis.xaxis, axis.yaxis) if log_x else (axis.yaxis,):
+            ticks.set_major_formatter(PlainLogFormatter())
+            ticks.set_minor_formatter(PlainLogFormatter(minor_thresholds=(2, 0.5)))
         axis.grid(alpha=0.25, which="both")
     axes[0][0].set_ylabel(ylabel)
     figure.legend(
