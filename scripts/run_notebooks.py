@@ -1,4 +1,4 @@
-"""Execute the notebooks in place, after writing the repository's address into their badges and their Colab cells.
+"""Execute the notebooks in place, after writing the repository's address into their badges and Colab cells.
 
     python scripts/run_notebooks.py                                 # all of them; about half an hour on two cores
     python scripts/run_notebooks.py --notebooks notebooks/01_vae.ipynb
@@ -10,6 +10,8 @@ from the Hub, or from where TRIPTYCH_MNIST and TRIPTYCH_CIFAR10 point. Needs the
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import re
 from pathlib import Path
@@ -17,6 +19,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from PIL import Image
 
 from triptych.config import UserError, command
 
@@ -37,15 +40,23 @@ if "google.colab" in sys.modules:  # there: fetch the project and install it; ev
     sys.path.insert(0, os.getcwd())"""
 
 
-def main(notebooks: str | None = None, execute: bool = True, timeout: int = 1800) -> None:
+def main(
+    notebooks: str | None = None, execute: bool = True, timeout: int = 1800, readme: Path = ROOT / "README.md"
+) -> None:
     """Execute notebooks.
 
     Args:
         notebooks: which, separated by commas; all of notebooks/ if not given.
         execute: false = write the address only.
         timeout: seconds a cell may take.
+        readme: the page whose badges get the address too.
     """
     address = repository_address()
+    page = readme.read_text()
+    opened = f"https://colab.research.google.com/github/{address.removeprefix('https://github.com/')}/blob/{BRANCH}/"
+    page_now = re.sub(r"https://colab\.research\.google\.com/github/[\w.-]+/[\w.-]+/blob/[\w.-]+/", opened, page)
+    if page_now != page:
+        readme.write_text(page_now)
     named = [Path(part.strip()) for part in (notebooks or "").split(",") if part.strip()]
     for path in named or sorted((ROOT / "notebooks").glob("*.ipynb")):
         if not path.is_file():
@@ -103,10 +114,20 @@ def run(notebook: nbformat.NotebookNode, path: Path, timeout: int = 1800) -> Non
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            for output in cell.outputs:
+                if "image/png" in output.get("data", {}):
+                    output.data["image/png"] = smaller(output.data["image/png"])
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
+
+
+def smaller(png: str) -> str:
+    """The same picture, base64 in and out, without the transparency that matplotlib adds, packed as well as PNG can."""
+    packed = io.BytesIO()
+    Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").save(packed, "png", optimize=True)
+    return base64.b64encode(packed.getvalue()).decode()
 
 
 if __name__ == "__main__":
