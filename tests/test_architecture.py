@@ -66,5 +66,6 @@ def test_requirements_are_imported():
     used = set().union(*(imports(path) for path in SOURCES)) - sys.stdlib_module_names - {"triptych", "models"}
     used -= {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
     by_name = {"tensorboard", "pywavelets"}  # imported by accelerate as a tracker, and by scikit-image
-    extras = {"bm3d", "typst"}  # its licence excludes commercial use; it only typesets the report
+    # BM3D's licence excludes commercial use; the others typeset the report and execute notebooks
+    extras = {"bm3d", "typst", "nbclient", "nbformat"}
     assert used - extras == required - by_name
