@@ -85,19 +85,29 @@ class DenoiserPipeline(DiffusionPipeline):
                 for top in starts(height, tile, overlap, align)
                 for left in starts(width, tile, overlap, align)
             ]
-        sums = [torch.zeros_like(image) for image in tensors]
-        weights = [torch.zeros_like(image[:1]) for image in tensors]
         pieces.sort(key=lambda piece: piece[3:])  # what is stacked has one size
-        while pieces:
-            batch = [piece for piece in pieces[:batch_size] if piece[3:] == pieces[0][3:]]
-            pieces = pieces[len(batch) :]
+        done: list = [None] * len(tensors)
+        sums: dict[int, torch.Tensor] = {}  # of the images in more than one tile: the tiles' weighted sum, and the
+        weights: dict[int, torch.Tensor] = {}  # sum of their weights
+        first = 0
+        while first < len(pieces):
+            size = pieces[first][3:]
+            batch = [piece for piece in pieces[first : first + batch_size] if piece[3:] == size]
+            first += len(batch)
             stacked = torch.stack([tensors[n][:, y : y + h, x : x + w] for n, y, x, h, w in batch]) * 2 - 1
             restored = self.denoiser(stacked.to(self._execution_device, self.denoiser.dtype)).float().cpu() / 2 + 0.5
-            for (n, y, x, h, w), part in zip(batch, restored, strict=True):
-                weight = fade(y, h, tensors[n].shape[1], overlap)[:, None] * fade(x, w, tensors[n].shape[2], overlap)
+            for (n, y, x, h, w), part in zip(batch, restored.clamp(0, 1), strict=True):
+                height, width = tensors[n].shape[1:]
+                if (h, w) == (height, width):
+                    done[n] = part
+                    continue
+                if n not in sums:
+                    sums[n], weights[n] = torch.zeros_like(tensors[n]), torch.zeros_like(tensors[n][:1])
+                weight = fade(y, h, height, overlap)[:, None] * fade(x, w, width, overlap)
                 sums[n][:, y : y + h, x : x + w] += part * weight
                 weights[n][:, y : y + h, x : x + w] += weight
-        done = [(total / weight).clamp(0, 1) for total, weight in zip(sums, weights, strict=True)]
+        for n, total in sums.items():
+            done[n] = total / weights[n]
         if output_type != "pt":
             done = [image.permute(1, 2, 0).numpy() for image in done]
         if output_type == "pil":

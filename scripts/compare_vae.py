@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from triptych import stages
-from triptych.config import UserError, command, read_yaml
+from triptych.config import command, read_yaml
 from triptych.figures import save_comparison
 
 COLUMNS = {  # score: (title, digits)
@@ -51,17 +51,12 @@ def main(
         train_flags: more flags for scripts/train_vae.py, such as '[--num_updates, "100"]'.
         score_flags: more flags for scripts/score_vae.py, such as '[--dtype, bfloat16]'.
     """
-    if not experiment.exists():
-        raise UserError(f"{experiment} does not exist.")
     data = ["--data.path", data_path] if data_path else []
     results: dict[int, list[dict]] = {}
     for latent_dim in latent_dims or [2, 4, 16]:
         for seed in seeds or [0, 1, 2]:
-            run = output / f"z{latent_dim}_seed{seed}"
-            if not (run / "pipeline").exists():
-                settings = ["--config", experiment, "--model.latent_dim", latent_dim, "--seed", seed, *data]
-                settings += ["--name", run.name, "--run.output_dir", output, "--resume", "latest"]
-                stages.train("train_vae.py", *settings, *(train_flags or []))
+            settings = ["--model.latent_dim", latent_dim, "--seed", seed, *data, *(train_flags or [])]
+            run = stages.train_once("train_vae.py", experiment, output, f"z{latent_dim}_seed{seed}", *settings)
             if not (run / "scores.json").exists():
                 trained_on = ["--data.path", read_yaml(run / "config.yaml")["data"]["path"]]
                 k = ["--num_importance_samples", num_importance_samples]

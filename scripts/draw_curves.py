@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from triptych.config import UserError, command
+from triptych.config import UserError, command, listed
 from triptych.figures import save_curves
 
 
@@ -36,11 +36,11 @@ def main(
         ylabel: what the quantities are measured in.
         log_x: logarithmic horizontal axis.
     """
-    folders = [Path(part.strip()) for part in runs.split(",")]
-    names = [part.strip() for part in labels.split(",")] if labels else [folder.name for folder in folders]
+    folders = [Path(part) for part in listed(runs)]
+    names = listed(labels) or [folder.name for folder in folders]
     if len(set(names)) != len(folders):
         raise UserError(f"labels: {len(folders)} runs need as many different names; there are {', '.join(names)}.")
-    curves: dict[str, dict[str, tuple[list[float], list[float]]]] = {q.strip(): {} for q in quantities.split(",")}
+    curves: dict[str, dict[str, tuple[list[float], list[float]]]] = {q: {} for q in listed(quantities)}
     for folder, label in zip(folders, names, strict=True):
         rows = read_log(folder)
         for quantity, of_runs in curves.items():

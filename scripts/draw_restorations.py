@@ -14,7 +14,7 @@ import torch
 from triptych import classical
 from triptych.config import DataConfig, NoiseConfig, UserError, command
 from triptych.figures import save_captioned
-from triptych.restoration import Spoiled, classically, load_any, load_restorer, make_levels, named_folders, tuned
+from triptych.restoration import Spoiled, classically, load_any, load_restorers, make_levels, tuned
 from triptych.similarity import psnr, ssim
 
 
@@ -28,6 +28,7 @@ def main(
     num_images: int = 6,
     num_tuning: int = 50,
     tuning_split: str = "train",
+    diffusion_steps: list[int] | None = None,
     num_workers: int = 1,
     seed: int = 0,
     output: Path = Path("runs/restorations.png"),
@@ -35,7 +36,7 @@ def main(
     """Draw restorations.
 
     Args:
-        models: saved pipelines (denoisers, or a VAE), as name=folder, separated by commas.
+        models: saved pipelines (denoisers, a VAE, a diffusion model), as name=folder, separated by commas.
         data: where the images come from, all of one size; the first `num_images` are drawn.
         sigma: Gaussian noise of this level, of 255; 25 if nothing is given.
         noise: another degradation instead.
@@ -44,6 +45,7 @@ def main(
         num_images: rows of the table.
         num_tuning: images of `tuning_split` on which the classical methods are tuned.
         tuning_split: where these come from.
+        diffusion_steps: of diffusion models, a column each; 1 and 25 if not given.
         num_workers: processes for the classical methods.
         seed: of the noise, which is that of scripts/score_denoiser.py at the same seed.
         output: the PNG to write.
@@ -64,7 +66,8 @@ def main(
         for name in names:
             restore = classically(name, tuned(name, tuning, num_tuning, pool), pool)
             columns[name] = restore(noisy, test.sigma)
-    columns |= {name: load_restorer(folder)(noisy, test.sigma) for name, folder in named_folders(models).items()}
+    restorers = load_restorers(models, diffusion_steps or [1, 25], seed)
+    columns |= {name: restore(noisy, test.sigma) for name, (restore, _) in restorers.items()}
     originals = torch.stack(clean)
     captions = []
     for column in columns.values():

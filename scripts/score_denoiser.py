@@ -19,16 +19,14 @@ from tqdm.auto import tqdm
 
 from triptych import classical, comparison
 from triptych.config import DataConfig, NoiseConfig, UserError, command
-from triptych.export import weights_hash
 from triptych.features import Judge, load_judge
 from triptych.restoration import (
     Restore,
     Spoiled,
     classically,
     load_any,
-    load_restorer,
+    load_restorers,
     make_levels,
-    named_folders,
     tuned,
 )
 from triptych.rows import Rows
@@ -51,7 +49,7 @@ def main(
     num_bm3d: int = 1000,
     num_tuning: int = 200,
     tuning_split: str = "train",
-    diffusion_steps: int = 25,
+    diffusion_steps: list[int] | None = None,
     num_workers: int = 1,
     seed: int = 0,
     output: Path = Path("runs/denoising"),
@@ -72,7 +70,8 @@ def main(
         num_bm3d: how many of them BM3D gets at most: it takes a second for a small image.
         num_tuning: images on which the classical methods are tuned, for each level.
         tuning_split: the split these come from, which must not be the measured one.
-        diffusion_steps: of a diffusion model: 1 gives the mean of the clean images that fit, more a sample of them.
+        diffusion_steps: of diffusion models, each measured: 1 gives the mean of the clean images that fit, more a
+            sample of them; 1 and 25 if not given.
         num_workers: processes for the classical methods.
         seed: of the noise; an image's noise depends on (seed, its index) alone.
         output: folder of the results.
@@ -82,11 +81,10 @@ def main(
         raise UserError(f"tuning_split {tuning_split!r} is what is measured, which the classical methods must not see.")
     if judge and (any_size or paired):
         raise UserError("judge: its features are of images of one size; leave any_size and paired unset.")
+    if min(diffusion_steps or [1]) < 1:
+        raise UserError(f"diffusion_steps {diffusion_steps} must be 1 or more.")
     # Loaded before anything is measured: a wrong folder is said at once.
-    restorers = {
-        name: (load_restorer(folder, diffusion_steps, seed), weights_hash(folder))
-        for name, folder in named_folders(models).items()
-    }
+    restorers = load_restorers(models, diffusion_steps or [1, 25], seed)
     critic = load_judge(judge) if judge else None
     images = load_any(data, any_size, paired)
     tuning_images = cache(lambda: load_any(replace(data, split=tuning_split), any_size, paired))  # only if needed
@@ -96,8 +94,7 @@ def main(
     same = {"data": data.path, "split": data.split, "seed": seed, "judge": critic.fingerprint if critic else None}
     wanted = [("noisy", count, {})]  # (method, number of images, what else its rows are known by)
     wanted += [(name, min(count, num_bm3d) if name == "BM3D" else count, {"num_tuning": num_tuning}) for name in names]
-    for name, (_, weights) in restorers.items():
-        wanted.append((name, count, {"weights": weights, "diffusion_steps": diffusion_steps}))
+    wanted += [(name, count, known_by) for name, (_, known_by) in restorers.items()]
 
     found: dict[str, dict[str, dict]] = {}
     with classical.make_pool(num_workers) as pool:

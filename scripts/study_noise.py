@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 
 from triptych import stages
-from triptych.config import UserError, command, read_yaml
+from triptych.config import UserError, command, listed, read_yaml
 from triptych.figures import save_bars
 
 BASE = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
@@ -61,22 +61,18 @@ def main(
         train_flags: more flags for scripts/train_diffusion.py, such as '[--batch_size, "16"]'.
         score_flags: more flags for scripts/score.py, such as '[--guidance_scale, "2"]'.
     """
-    if not experiment.exists():
-        raise UserError(f"{experiment} does not exist.")
-    titles = [part.strip() for part in variants.split(";") if part.strip()]
+    titles = listed(variants, ";")
     unknown = [title for title in titles if title not in VARIANTS]
     if unknown or not titles:
         raise UserError(f"variants: {unknown or 'none'} is not among: {'; '.join(VARIANTS)}.")
     data = ["--data.path", data_path] if data_path else []
     found = {}
     for title in titles:
-        run = output / title.replace(" ", "_").replace(",", "")
-        if not (run / "pipeline").exists():
-            schedule = BASE | VARIANTS[title]
-            settings = [part for key, value in schedule.items() for part in (f"--schedule.{key}", str(value).lower())]
-            settings += ["--num_updates", num_updates, "--seed", seed, *data]
-            settings += ["--name", run.name, "--run.output_dir", output, "--resume", "latest"]
-            stages.train("train_diffusion.py", "--config", experiment, *settings, *(train_flags or []))
+        name = title.replace(" ", "_").replace(",", "")
+        schedule = BASE | VARIANTS[title]
+        settings = [part for key, value in schedule.items() for part in (f"--schedule.{key}", str(value).lower())]
+        settings += ["--num_updates", num_updates, "--seed", seed, *data, *(train_flags or [])]
+        run = stages.train_once("train_diffusion.py", experiment, output, name, *settings)
         if not (run / "scores.json").exists():
             trained_on = read_yaml(run / "config.yaml")["data"]["path"]
             settings = ["--judge", judge, "--data.path", trained_on, "--data.split", "test", "--seed", seed]

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 
-from triptych.config import DataConfig, UserError, command
+from triptych.config import DataConfig, UserError, command, listed
 from triptych.data import load_images
 from triptych.export import load_pipeline, weights_hash
 from triptych.features import extract, load_critic
@@ -57,7 +57,7 @@ def main(
         seed: of the noise, the same for every row.
         output: folder of rows.jsonl, table.md and the charts.
     """
-    names = [part.strip() for part in schedulers.split(",") if part.strip()]
+    names = listed(schedulers)
     classes = {name: scheduler_class(name) for name in names}
     steps, scales = num_inference_steps or [5, 10, 20, 50, 100, 250, 1000], guidance_scales or [1.0, 2.0, 3.0, 4.0]
     if not names or min(steps) < 1 or min(scales) < 0 or num_images_per_class < 1 or batch_size < 1:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from triptych import stages
-from triptych.config import UserError, command, read_yaml
+from triptych.config import command, read_yaml
 
 HEALTH = ("accuracy_real", "accuracy_restored", "grad_norm_generator", "grad_norm_discriminator", "psnr")
 
@@ -43,20 +43,15 @@ def main(
         train_flags: more flags for scripts/train_gan.py, such as '[--num_updates, "100"]'.
         score_flags: more flags for scripts/score_denoiser.py, such as '[--judge, runs/classifier_cifar10/classifier]'.
     """
-    if not experiment.exists():
-        raise UserError(f"{experiment} does not exist.")
     data = ["--data.path", data_path] if data_path else []
     start = ["--generator_init", baseline] if baseline else []
     models = {"regression": baseline} if baseline else {}
     runs = {}
     for weight in adversarial_weights or [0.003, 0.01, 0.03]:
         for seed in seeds or [0]:
-            run = output / f"weight{weight:g}_seed{seed}"
+            settings = ["--adversarial_weight", weight, "--seed", seed, *start, *data, *(train_flags or [])]
+            run = stages.train_once("train_gan.py", experiment, output, f"weight{weight:g}_seed{seed}", *settings)
             runs[f"GAN {weight:g}" + (f" seed {seed}" if len(seeds or [0]) > 1 else "")] = run
-            if not (run / "pipeline").exists():
-                settings = ["--config", experiment, "--adversarial_weight", weight, "--seed", seed, *start, *data]
-                settings += ["--name", run.name, "--run.output_dir", output, "--resume", "latest"]
-                stages.train("train_gan.py", *settings, *(train_flags or []))
     models |= {name: str(run / "pipeline") for name, run in runs.items()}
     text = health(runs)
     (output / "health.md").write_text(text)

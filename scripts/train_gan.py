@@ -46,10 +46,9 @@ def main(config: GanConfig) -> None:
     discriminator = PatchDiscriminator(images.channels, **dataclasses.asdict(config.discriminator)).to(run.device)
     g_optimizers = make_optimizers(generator, config.optimizer, ends=("head", "tail"))
     d_optimizers = make_optimizers(discriminator, config.discriminator_optimizer, ends=("blocks.0", "to_logits"))
-    lr_schedulers = [
-        *make_lr_schedulers(g_optimizers, config.optimizer, config.num_updates),
-        *make_lr_schedulers(d_optimizers, config.discriminator_optimizer, config.num_updates),
-    ]
+    lr_schedulers = make_lr_schedulers(g_optimizers, config.optimizer, config.num_updates)
+    if game:  # without one the discriminator takes no steps, and torch warns of schedules that do
+        lr_schedulers += make_lr_schedulers(d_optimizers, config.discriminator_optimizer, config.num_updates)
     ema = make_ema(generator, config.ema)
     generator, discriminator, *optimizers = run.prepare(
         images, [ema, *lr_schedulers], generator, discriminator, *g_optimizers, *d_optimizers

@@ -176,8 +176,10 @@ def test_a_diffusion_model_restores_what_sigma_says(score, tmp_path):
     levels = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "block_out_channels": (8,)}
     unet = UNet2DModel(8, 1, 1, **levels, norm_num_groups=4, num_class_embeds=11, layers_per_block=1)
     ClassConditionalPipeline(unet, DDPMScheduler(), {k: str(k) for k in range(10)}).save_pretrained(tmp_path / "d")
-    models = {"models": f"diffusion={tmp_path / 'd'}", "methods": "", "num_images": 5, "diffusion_steps": 2}
-    assert score(**models, sigmas=[50.0])[-1]["method"] == "diffusion"
+    models = {"models": f"diffusion={tmp_path / 'd'}", "methods": "", "num_images": 5, "diffusion_steps": [1, 2]}
+    rows = score(**models, sigmas=[50.0])
+    assert [row["method"] for row in rows] == ["noisy", "diffusion, 1 step", "diffusion, 2 steps"]
+    assert rows[1]["psnr"] != rows[2]["psnr"]
     with pytest.raises(UserError, match="one known sigma"):
         score(**models, noise=NoiseConfig(kinds=("speckle",)))
 
@@ -194,6 +196,7 @@ def test_bad_input_is_named_before_work_begins(score, tmp_path):
         ({"tuning_split": "test"}, "must not see"),
         ({"judge": "x", "any_size": True}, "one size"),
         ({"methods": "blur"}, "no method"),
+        ({"diffusion_steps": [0]}, "1 or more"),
     ):
         with pytest.raises(UserError, match=message):
             score(**settings)

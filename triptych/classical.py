@@ -17,7 +17,7 @@ from skimage.filters import median
 from skimage.metrics import peak_signal_noise_ratio
 from skimage.restoration import denoise_nl_means, denoise_tv_chambolle, denoise_wavelet, estimate_sigma
 
-from triptych.config import UserError
+from triptych.config import UserError, listed
 
 
 def median_filter(noisy: np.ndarray, sigma: float, strength: float) -> np.ndarray:
@@ -75,7 +75,7 @@ METHODS = {
 
 def chosen(methods: str) -> list[str]:
     """Names of methods, separated by commas on the command line; each is known and installed (:func:`require`)."""
-    names = [part.strip() for part in methods.split(",") if part.strip()]
+    names = listed(methods)
     for name in names:
         require(name)
     return names

@@ -119,7 +119,8 @@ def by_class(scores: dict[str, np.ndarray]) -> dict[int, float]:
 
 
 def charts(found: dict, each: dict, class_names: list[str] | None, folder: Path) -> list[Path]:
-    """PSNR and SSIM against the level, the tradeoff of distortion and perception, PSNR by class: what there is."""
+    """PSNR and SSIM against the level, the tradeoff of distortion and perception, perception against time, PSNR by
+    class: what there is."""
     made = []
     sigmas = {level: float(level.removeprefix("sigma ")) for level in found if level.startswith("sigma ")}
     if len(sigmas) > 1:
@@ -130,12 +131,17 @@ def charts(found: dict, each: dict, class_names: list[str] | None, folder: Path)
                 points = [(sigma, found[level][m][key]) for level, sigma in sigmas.items() if m in found[level]]
                 curves.setdefault(COLUMNS[key][0], {})[m] = tuple(zip(*points, strict=True))
         made.append(save_curves(curves, "sigma of 255", folder / "levels.png"))
-    tradeoff = {
-        level: {m: (row["psnr"], row["frechet_distance"]) for m, row in rows.items() if "frechet_distance" in row}
-        for level, rows in found.items()
-    }
-    if any(tradeoff.values()):
-        made.append(save_tradeoff(tradeoff, "PSNR, dB", "Frechet distance", folder / "tradeoff.png"))
+    perception = [{m: row for m, row in rows.items() if "frechet_distance" in row} for rows in found.values()]
+    if any(perception):
+        for xlabel, file, log_x, x in (
+            ("PSNR, dB", "tradeoff.png", False, lambda row: row["psnr"]),
+            ("ms an image", "cost.png", True, lambda row: 1000 * row["seconds_per_image"]),
+        ):
+            points = {
+                level: {m: (x(row), row["frechet_distance"]) for m, row in rows.items() if m != "noisy" or not log_x}
+                for level, rows in zip(found, perception, strict=True)
+            }
+            made.append(save_tradeoff(points, xlabel, "Frechet distance", folder / file, log_x))
     if class_names:
         middle = list(each)[len(each) // 2]
         means = {m: by_class(scores) for m, scores in each[middle].items()}

@@ -545,6 +545,11 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def listed(text: str | None, separator: str = ",") -> list[str]:
+    """ "a, b" from the command line, as a list without blanks and empty parts."""
+    return [part.strip() for part in (text or "").split(separator) if part.strip()]
+
+
 def command(main: Callable[..., Any], parameters: type[T] | Callable[..., Any] | None = None) -> None:
     """Run `main` from the command line; a :class:`UserError` is printed as one paragraph, exit code 2.
 

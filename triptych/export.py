@@ -15,7 +15,7 @@ import yaml
 from diffusers import DiffusionPipeline
 from huggingface_hub import HfApi
 
-from triptych.config import UserError
+from triptych.config import UserError, listed
 
 
 @contextmanager
@@ -135,7 +135,7 @@ def chosen_classes(pipeline: Any, classes: list[str | int] | str | None) -> list
     if classes is None:
         return list(range(len(names)))
     if isinstance(classes, str):
-        classes = [classes] if classes in names else [part.strip() for part in classes.split(",")]
+        classes = [classes] if classes in names else listed(classes)
     # "3" is a name where there is such a name (digits), an id otherwise.
     parts = [int(c) if isinstance(c, str) and c.isdigit() and c not in names else c for c in classes]
     try:

@@ -265,19 +265,22 @@ def save_curves(
     return save(figure, path)
 
 
-def save_tradeoff(points: dict[str, dict[str, tuple[float, float]]], xlabel: str, ylabel: str, path: Path) -> Path:
-    """Distortion against perception (Blau & Michaeli 2018), a panel for each level: every method a named dot.
+def save_tradeoff(
+    points: dict[str, dict[str, tuple[float, float]]], xlabel: str, ylabel: str, path: Path, log_x: bool = False
+) -> Path:
+    """One score against another, as distortion against perception (Blau & Michaeli 2018), a panel for each level.
 
     Args:
-        points: by level, then by method: (x, y).
+        points: by level, then by method, every one a named dot: (x, y).
         xlabel, ylabel: what x and y are.
         path: the PNG to write.
+        log_x: x spans orders of magnitude, as y does.
     """
     figure, axes = plt.subplots(1, len(points), figsize=(4.2 * len(points), 3.8), layout="constrained", squeeze=False)
     for axis, (level, methods) in zip(axes[0], points.items(), strict=True):
         for colour, (name, (x, y)) in enumerate(methods.items()):
             axis.scatter(x, y, s=36, color=f"C{colour % 10}", label=name, zorder=3)
-        axis.set(xlabel=xlabel, title=level, yscale="log")
+        axis.set(xlabel=xlabel, title=level, xscale="log" if log_x else "linear", yscale="log")
         axis.grid(alpha=0.25, which="both")
     axes[0][0].set_ylabel(ylabel)
     figure.legend(

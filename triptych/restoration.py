@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from diffusers import DiffusionPipeline
 
 from triptych import classical
-from triptych.config import DataConfig, NoiseConfig, UserError
+from triptych.config import DataConfig, NoiseConfig, UserError, listed
 from triptych.data import ImageSet, load_images
-from triptych.export import load_pipeline
+from triptych.export import load_pipeline, weights_hash
 from triptych.noise import degrade_by_index
 from triptych.photos import PhotoSet, load_photos
 
@@ -76,39 +77,59 @@ def as_arrays(images: Sequence[torch.Tensor]) -> list[np.ndarray]:
     return [image.permute(1, 2, 0).numpy() for image in images]
 
 
-def load_restorer(folder: str, num_inference_steps: int = 25, seed: int = 0) -> Restore:
-    """A saved denoiser as a restorer; a VAE, for which restoring is reconstructing; or a diffusion pipeline.
+def load_restorers(
+    models: str, diffusion_steps: Sequence[int] = (25,), seed: int = 0
+) -> dict[str, tuple[Restore, dict]]:
+    """Saved pipelines as restorers: denoisers; VAEs, for which restoring is reconstructing; and diffusion pipelines.
 
     Args:
-        folder: of the pipeline.
-        num_inference_steps: of diffusion, which is told sigma and no class: 1 gives the mean of the clean images that
-            fit, more a sample of them.
-        seed: of its noise.
+        models: "a=folder,b=folder", from the command line.
+        diffusion_steps: of a diffusion pipeline, which is told sigma and no class: 1 gives the mean of the clean images
+            that fit, more a sample of them. Each number makes a restorer of its own.
+        seed: of the samples.
+
+    Returns:
+        By name ("b, 25 steps" for diffusion): a restorer, and what its measurements are known by.
 
     Raises:
-        UserError: there is no such pipeline in `folder`.
+        UserError: `models` is malformed, or a folder holds no pipeline that restores.
     """
-    pipe = load_pipeline(folder)
-    if "unet" in pipe.components:
-        pipe.set_progress_bar_config(disable=True)
+    restorers: dict[str, tuple[Restore, dict]] = {}
+    for name, folder in named_folders(models).items():
+        pipe, known_by = load_pipeline(folder), {"weights": weights_hash(folder)}
+        if "unet" in pipe.components:
+            for steps in diffusion_steps:
+                title = f"{name}, {steps} step" + "s" * (steps > 1)
+                restorers[title] = by_diffusion(pipe, steps, seed), known_by | {"diffusion_steps": steps}
+        elif "denoiser" in pipe.components:
+            restorers[name] = (lambda noisy, _, pipe=pipe: pipe(noisy, output_type="pt").images), known_by
+        elif "vae" in pipe.components:
+            restorers[name] = reconstruction(pipe), known_by
+        else:
+            raise UserError(
+                f"{folder} is a {type(pipe).__name__}, which restores nothing. Give a denoiser, a VAE or a diffusion "
+                f"pipeline."
+            )
+    return restorers
 
-        def reverse(noisy: list[torch.Tensor], sigma: float | None) -> list[torch.Tensor]:
-            if sigma is None:
-                raise UserError(f"{folder} is a diffusion pipeline, which restores Gaussian noise of one known sigma.")
-            generator = torch.Generator().manual_seed(seed)
-            how = {"num_inference_steps": num_inference_steps, "generator": generator, "output_type": "pt"}
-            return [
-                image for some in torch.stack(noisy).split(100) for image in pipe.restore(some, sigma, **how).images
-            ]
 
-        return reverse
-    if "denoiser" in pipe.components:
-        return lambda noisy, _: pipe(noisy, output_type="pt").images
-    if "vae" in pipe.components:
-        return lambda noisy, _: list(pipe.reconstruct(torch.stack(noisy).clamp(0, 1)))
-    raise UserError(
-        f"{folder} is a {type(pipe).__name__}, which restores nothing. Give a denoiser, a VAE or a diffusion pipeline."
-    )
+def reconstruction(pipe: DiffusionPipeline) -> Restore:
+    """A VAE as a restorer: the noisy image encoded and decoded."""
+    return lambda noisy, _: list(pipe.reconstruct(torch.stack(noisy).clamp(0, 1)))
+
+
+def by_diffusion(pipe: DiffusionPipeline, num_inference_steps: int, seed: int) -> Restore:
+    """A diffusion pipeline as a restorer, from the step whose noise is the images'."""
+    pipe.set_progress_bar_config(disable=True)
+
+    def reverse(noisy: list[torch.Tensor], sigma: float | None) -> list[torch.Tensor]:
+        if sigma is None:
+            raise UserError("A diffusion pipeline restores Gaussian noise of one known sigma, nothing else.")
+        generator = torch.Generator().manual_seed(seed)
+        how = {"num_inference_steps": num_inference_steps, "generator": generator, "output_type": "pt"}
+        return [image for some in torch.stack(noisy).split(100) for image in pipe.restore(some, sigma, **how).images]
+
+    return reverse
 
 
 def named_folders(models: str) -> dict[str, str]:
@@ -117,7 +138,7 @@ def named_folders(models: str) -> dict[str, str]:
     Raises:
         UserError: it is of another form, or a name is taken.
     """
-    parts = [part.strip().split("=", 1) for part in models.split(",") if part.strip()]
+    parts = [part.split("=", 1) for part in listed(models)]
     if any(len(part) != 2 for part in parts):
         raise UserError(f"models {models!r} must be name=folder, several separated by commas.")
     pipelines = dict(parts)

@@ -30,6 +30,24 @@ def train(script: str, *arguments: object) -> None:
     _call("-m", *launch, ROOT / "scripts" / script, *arguments)
 
 
+def train_once(script: str, experiment: Path, output: Path, name: str, *flags: object) -> Path:
+    """Train ``output/name`` by `experiment` with `flags`: resumed where it was interrupted, kept where it is done.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        UserError: there is no such experiment, or the training failed.
+    """
+    if not experiment.exists():
+        raise UserError(f"{experiment} does not exist.")
+    run_folder = output / name
+    if not (run_folder / "pipeline").exists():
+        where = ["--name", name, "--run.output_dir", output, "--resume", "latest"]
+        train(script, "--config", experiment, *where, *flags)
+    return run_folder
+
+
 def _call(*arguments: object) -> None:
     done = subprocess.run([sys.executable, *map(str, arguments)])
     if done.returncode:
