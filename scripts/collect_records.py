@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from triptych.config import UserError, command
+from triptych.config import UserError, command, listed
 from triptych.records import STUDIES, collect
 
 
@@ -28,7 +28,7 @@ def main(
         overwrite: replace the records of a study that has some already.
     """
     wanted = {}
-    for part in (part.strip() for part in (studies or "").split(",") if part.strip()):
+    for part in listed(studies):
         name, _, folder = part.partition("=")
         wanted[name] = Path(folder) if folder else runs / name
     wanted = wanted or {name: runs / name for name in STUDIES if (runs / name).is_dir()}

@@ -21,7 +21,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
-from triptych.config import UserError, command
+from triptych.config import UserError, command, listed
 
 ROOT = Path(__file__).resolve().parents[1]
 BRANCH = "main"
@@ -57,8 +57,7 @@ def main(
     page_now = re.sub(r"https://colab\.research\.google\.com/github/[\w.-]+/[\w.-]+/blob/[\w.-]+/", opened, page)
     if page_now != page:
         readme.write_text(page_now)
-    named = [Path(part.strip()) for part in (notebooks or "").split(",") if part.strip()]
-    for path in named or sorted((ROOT / "notebooks").glob("*.ipynb")):
+    for path in list(map(Path, listed(notebooks))) or sorted((ROOT / "notebooks").glob("*.ipynb")):
         if not path.is_file():
             raise UserError(f"{path} does not exist.")
         notebook = nbformat.read(path, as_version=4)
