@@ -576,7 +576,12 @@ def expected_numbers() -> list[str]:
     found += [written(row["frechet_distance"], 2) for row in sampled if row["guidance_scale"] == best["guidance_scale"]]
     for path in sorted(RECORDS.glob("noise_study/*/scores.json")):
         found.append(written(json.loads(path.read_text())["frechet_distance"], 2))
-    for run in ("vae_comparison/z16_seed0", "regression_cifar10", "gan_cifar10", "diffusion_cifar10_cpu"):
+    for run in (
+        "vae_comparison/z16_seed0",
+        "regression_cifar10",
+        "gan_sweep/weight0.01_seed0",
+        "diffusion_cifar10_cpu",
+    ):
         config = record(f"{run}/config.yaml")
         found.append(written(config["num_updates"] * config["batch_size"], 0))
         found.append(written(rows(f"{run}/timing.jsonl")[-1]["seconds"] / 60, 0))
