@@ -18,7 +18,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from PIL import Image
 
 from triptych.config import UserError, command, listed
@@ -41,7 +41,7 @@ if "google.colab" in sys.modules:  # there: fetch the project and install it; ev
 
 
 def main(
-    notebooks: str | None = None, execute: bool = True, timeout: int = 1800, readme: Path = ROOT / "README.md"
+    notebooks: str | None = None, execute: bool = True, timeout: int = 3600, readme: Path = ROOT / "README.md"
 ) -> None:
     """Execute notebooks.
 
@@ -98,7 +98,7 @@ def write_address(notebook: nbformat.NotebookNode, address: str, name: str) -> N
         cell.source = text
 
 
-def run(notebook: nbformat.NotebookNode, path: Path, timeout: int = 1800) -> None:
+def run(notebook: nbformat.NotebookNode, path: Path, timeout: int = 3600) -> None:
     """Execute all cells where the notebook lies; keep what they say, but no progress bars, warnings and times.
 
     Raises:
@@ -107,7 +107,7 @@ def run(notebook: nbformat.NotebookNode, path: Path, timeout: int = 1800) -> Non
     client = NotebookClient(notebook, timeout=timeout, resources={"metadata": {"path": str(path.resolve().parent)}})
     try:
         client.execute()
-    except CellExecutionError as error:
+    except (CellExecutionError, CellTimeoutError) as error:
         raise UserError(f"{path.name} stopped, and is left as it was: {error}") from None
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
