@@ -558,9 +558,9 @@ def expected_numbers() -> list[str]:
         found.append(written(100 * statistics.mean(row["knn_accuracy"] for row in seeds), 1))
     for study in ("denoising", "gan_sweep"):
         measured = newest(f"{study}/rows.jsonl", "level", "method")
-        levels = list(dict.fromkeys(row["level"] for row in measured))
+        levels = sorted({row["level"] for row in measured}, key=lambda level: float(level.split()[-1]))
         for row in measured:
-            if row["level"] == levels[len(levels) // 2] and (study, row["method"]) != ("gan_sweep", "noisy"):
+            if row["level"] == levels[(len(levels) - 1) // 2] and (study, row["method"]) != ("gan_sweep", "noisy"):
                 found += [written(row["psnr"], 2), written(row["psnr_interval"], 2), written(row["ssim"], 3)]
                 found += [written(row["perceptual_distance"], 4), written(row["frechet_distance"], 2)]
     scores = record("scores/scores.json")

@@ -43,7 +43,6 @@ STUDIES = {  # by folder, in runs/ as in records/
     ),
     "diffusion_cifar10_cpu": _trained("train_diffusion.py", "diffusion_cifar10_cpu.yaml"),
     "regression_cifar10": _trained("train_gan.py", "regression_cifar10.yaml"),
-    "gan_cifar10": _trained("train_gan.py", "gan_cifar10.yaml"),
     "classifier_cifar10": _trained("train_classifier.py", "classifier_cifar10.yaml", "scores.json"),
     "classifier_mnist": _trained("train_classifier.py", "classifier_mnist.yaml", "scores.json"),
     "scores": Study(f"python scripts/score.py {_SHIPPED} {_JUDGE} --output runs/scores", ("scores.json",)),
@@ -60,6 +59,12 @@ STUDIES = {  # by folder, in runs/ as in records/
         "python scripts/sweep_gan.py configs/gan_cifar10.yaml --baseline runs/regression_cifar10/pipeline "
         "--score_flags '[--judge, runs/classifier_cifar10/classifier]' --output runs/gan_sweep",
         ("health.md", *_MEASURED, "weight*/config.yaml", "weight*/run.json", "weight*/timing.jsonl"),
+    ),
+    "restorations": Study(
+        "python scripts/draw_restorations.py --models regression=pretrained/denoiser-cifar10-regression,"
+        f"GAN=pretrained/denoiser-cifar10,diffusion={_SHIPPED} --data.path uoft-cs/cifar10 --data.split test --sigma 50 "
+        "--methods BM3D --output runs/restorations/restorations.png",
+        ("*.png",),
     ),
     "denoising": Study(
         "python scripts/score_denoiser.py --models regression=pretrained/denoiser-cifar10-regression,"
