@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,7 @@ STUDIES = {  # by folder, in runs/ as in records/
     ),
     "diffusion_cifar10_cpu": _trained("train_diffusion.py", "diffusion_cifar10_cpu.yaml"),
     "regression_cifar10": _trained("train_gan.py", "regression_cifar10.yaml"),
+    "gan_cifar10": _trained("train_gan.py", "gan_cifar10.yaml"),
     "classifier_cifar10": _trained("train_classifier.py", "classifier_cifar10.yaml", "scores.json"),
     "classifier_mnist": _trained("train_classifier.py", "classifier_mnist.yaml", "scores.json"),
     "scores": Study(f"python scripts/score.py {_SHIPPED} {_JUDGE} --output runs/scores", ("scores.json",)),
@@ -58,12 +60,12 @@ STUDIES = {  # by folder, in runs/ as in records/
     "gan_sweep": Study(
         "python scripts/sweep_gan.py configs/gan_cifar10.yaml --baseline runs/regression_cifar10/pipeline "
         "--score_flags '[--judge, runs/classifier_cifar10/classifier]' --output runs/gan_sweep",
-        ("health.md", *_MEASURED, "weight*/config.yaml", "weight*/run.json", "weight*/timing.jsonl"),
+        ("health.md", *_MEASURED, "weight*/config.yaml"),
     ),
     "restorations": Study(
         "python scripts/draw_restorations.py --models regression=pretrained/denoiser-cifar10-regression,"
-        f"GAN=pretrained/denoiser-cifar10,diffusion={_SHIPPED} --data.path uoft-cs/cifar10 --data.split test --sigma 50 "
-        "--methods BM3D --output runs/restorations/restorations.png",
+        f"GAN=pretrained/denoiser-cifar10,diffusion={_SHIPPED} --data.path uoft-cs/cifar10 --data.split test "
+        "--sigma 50 --methods BM3D --output runs/restorations/restorations.png",
         ("*.png",),
     ),
     "denoising": Study(
@@ -77,7 +79,8 @@ STUDIES = {  # by folder, in runs/ as in records/
 def collect(study: str, source: Path, target: Path) -> list[Path]:
     """Copy what `study` keeps from its folder `source` into ``target/<study>``; returns the copies.
 
-    Files that are not there are passed over: whoever needs them says so (:func:`made_by`).
+    Files that are not there are passed over: whoever needs them says so (:func:`made_by`). The study is entered in
+    ``target/studies.json``: what is listed there the report shows, and insists on.
     """
     copies = []
     for pattern in STUDIES[study].files:
@@ -86,6 +89,10 @@ def collect(study: str, source: Path, target: Path) -> list[Path]:
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
             copies.append(copy)
+    index = target / "studies.json"
+    known = json.loads(index.read_text()) if index.exists() else []
+    target.mkdir(parents=True, exist_ok=True)
+    index.write_text(json.dumps([name for name in STUDIES if name in {*known, study}], indent=2) + "\n")
     return copies
 
 
