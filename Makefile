@@ -7,7 +7,7 @@ DEMO := runs/demo_diffusion_digits
 NAME ?= Full Name
 ID ?= 00000
 
-.PHONY: demo test lint benchmark report notebooks badges clean
+.PHONY: demo test lint benchmark report notebooks badges space clean
 
 demo: .venv/.runtime  ## train on real handwritten digits, save, load in a new process, draw what was asked for
 	$(LAUNCH) scripts/train_diffusion.py --config configs/demo/diffusion_digits.yaml --resume latest
@@ -38,6 +38,9 @@ notebooks: .venv/.notebooks  ## execute all notebooks in place
 badges: .venv/.notebooks  ## write the repository's address (pyproject.toml) into the notebooks
 	$(BIN)/python scripts/run_notebooks.py --execute false
 
+space: .venv/.space  ## a page to play with the trained models; TRIPTYCH_MODELS=folder for others than ours
+	$(BIN)/python space/app.py
+
 .venv/.runtime: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
@@ -53,6 +56,10 @@ badges: .venv/.notebooks  ## write the repository's address (pyproject.toml) int
 
 .venv/.notebooks: .venv/.runtime
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[notebooks]'
+	touch $@
+
+.venv/.space: .venv/.runtime
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[space]'
 	touch $@
 
 clean:  ## remove the environment and caches; runs/ is yours and stays

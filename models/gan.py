@@ -95,28 +95,34 @@ class RestorationBlock(nn.Module):
 
 
 class PatchDiscriminator(ModelMixin, ConfigMixin):
-    """Is this the clean image or a restored one? Answered for every patch, with the noisy image beside it.
+    """Is this a clean image or a restored one? Answered for every patch.
 
-    Isola et al. 2017 (patches, condition), Miyato et al. 2018 (spectral norm).
+    Isola et al. 2017 (patches, condition), Miyato et al. 2018 (spectral norm). The last layer's norm is free: clean and
+    restored images are so near to each other that logits which change no faster than the image cannot tell them apart.
 
     Args:
         in_channels: channels of an image.
         block_out_channels: widths; every level but the first halves the resolution.
+        conditional: show the noisy image beside the one to be judged. What was removed can then be judged too: of the
+            mean of all clean images that fit it is less than the noise, which a generator that smooths more mends most
+            cheaply. Without it only what clean images look like counts.
     """
 
     @register_to_config
-    def __init__(self, in_channels: int = 3, block_out_channels: tuple[int, ...] = (64, 128, 256)):
+    def __init__(
+        self, in_channels: int = 3, block_out_channels: tuple[int, ...] = (64, 128, 256), conditional: bool = False
+    ):
         super().__init__()
-        widths = [2 * in_channels, *block_out_channels]
+        widths = [in_channels * (2 if conditional else 1), *block_out_channels]
         self.blocks = nn.ModuleList(
             spectral_norm(nn.Conv2d(a, b, 3 if i == 0 else 4, stride=1 if i == 0 else 2, padding=1))
             for i, (a, b) in enumerate(pairwise(widths))
         )
-        self.to_logits = spectral_norm(nn.Conv2d(widths[-1], 1, 3, padding=1))
+        self.to_logits = nn.Conv2d(widths[-1], 1, 3, padding=1)
 
     def forward(self, images: torch.Tensor, noisy: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Judge images (B, C, H, W) that belong to noisy ones: logits (B, 1, h, w), high for clean, and features."""
-        x, features = torch.cat([images, noisy], dim=1), []
+        x, features = torch.cat([images, noisy], dim=1) if self.config.conditional else images, []
         for block in self.blocks:
             x = F.leaky_relu(block(x), 0.2)
             features.append(x)

@@ -154,7 +154,9 @@ class ClassConditionalPipeline(DiffusionPipeline):
             return_intermediates: also return x_t and the predicted x_0 of every step.
             callback_on_step_end: called as ``f(pipeline, i, t, {"latents": x})`` after each step; may return a dict
                 with a new "latents", and may set ``pipeline._interrupt = True`` to stop.
-            callback_on_step_end_tensor_inputs: which tensors the callback gets; "latents" is the one there is.
+            callback_on_step_end_tensor_inputs: which tensors the callback gets: "latents", where the step led (folded,
+                as the network sees it); "noisy_images" and "predicted_images", x_t and x_0 of this step as
+                `return_intermediates` gives them, (B, C, H, W).
 
         Returns:
             [`ClassConditionalOutput`], or a tuple.
@@ -168,8 +170,13 @@ class ClassConditionalPipeline(DiffusionPipeline):
             raise ValueError(f"output_type must be 'pil', 'np' or 'pt', not {output_type!r}.")
         if num_images_per_class < 1 or num_inference_steps < 1:
             raise ValueError("num_images_per_class and num_inference_steps must be at least 1.")
-        if set(callback_on_step_end_tensor_inputs) - {"latents"}:
-            raise ValueError("callback_on_step_end_tensor_inputs can hold 'latents' only.")
+        wanted = list(callback_on_step_end_tensor_inputs)
+        if set(wanted) - {"latents", "noisy_images", "predicted_images"}:
+            raise ValueError(
+                "callback_on_step_end_tensor_inputs can hold 'latents', 'noisy_images' and 'predicted_images' only."
+            )
+        if callback_on_step_end is None:
+            wanted = []
         ids = [i for i in self.class_ids(classes) for _ in range(num_images_per_class)]
         shape = (len(ids), *self.image_shape)
         if isinstance(generator, (list, tuple)):
@@ -198,13 +205,18 @@ class ClassConditionalPipeline(DiffusionPipeline):
         for i, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
             x_in = self.scheduler.scale_model_input(x, t)
             output = self._denoise(x_in, t, labels, null, guidance_scale)
+            seen = {}
+            if return_intermediates or "noisy_images" in wanted or "predicted_images" in wanted:
+                x_0 = self._predicted_x0(output, x_in, t)
+                seen = {"noisy_images": self._unfold(x_in).cpu(), "predicted_images": self._unfold(x_0).cpu()}
             if return_intermediates:
                 steps.append(float(t))
-                noisy.append(self._unfold(x_in).cpu())
-                predicted.append(self._unfold(self._predicted_x0(output, x_in, t)).cpu())
+                noisy.append(seen["noisy_images"])
+                predicted.append(seen["predicted_images"])
             x = self.scheduler.step(output, t, x, **extra, return_dict=False)[0]
             if callback_on_step_end is not None:
-                changed = callback_on_step_end(self, i, t, {"latents": x}) or {}
+                seen["latents"] = x
+                changed = callback_on_step_end(self, i, t, {name: seen[name] for name in wanted}) or {}
                 x = changed.get("latents", x)
             if self._interrupt:
                 break

@@ -16,9 +16,10 @@ from typing import Literal
 
 import torch
 
+from triptych.cards import weights_hash
 from triptych.config import DataConfig, UserError, command
 from triptych.data import load_images
-from triptych.export import load_pipeline, weights_hash
+from triptych.export import load_pipeline
 from triptych.features import extract, load_critic
 from triptych.schedules import scheduler_class
 from triptych.scoring import NUMBERS, distances, draw, key_of, recognised

@@ -147,19 +147,26 @@ class Seen:
     def add(self, clean: list[torch.Tensor], restored: list[torch.Tensor]) -> None:
         if self.critic is None:
             return
-        halves = [torch.stack(images).clamp(0, 1) for images in (clean, restored)]
-        for kept, half in zip(self.features, halves, strict=True):
-            kept.append(self.critic(half)["features"])
-        settings = {"feature_maps": self.critic.feature_maps, "features": self.critic.name}
-        self.perceptual += self.metrics["perceptual_distance"].compute(
-            predictions=halves[1].numpy(), references=halves[0].numpy(), **settings
-        )["each"]
+        clean, restored = (torch.stack(images).clamp(0, 1).numpy() for images in (clean, restored))
+        features = []
+
+        def look(images: torch.Tensor) -> list[torch.Tensor]:
+            """Once for both distances."""
+            answer = self.critic(images, feature_maps=True)
+            features.append(answer["features"])
+            return answer["feature_maps"]
+
+        settings = {"feature_maps": look, "features": self.critic.name, "batch_size": len(clean)}
+        found = self.metrics["perceptual_distance"].compute(predictions=restored, references=clean, **settings)
+        self.perceptual += found["each"]
+        for kept, seen in zip(self.features, features, strict=True):  # of the restored, then of the clean
+            kept.append(seen)
 
     def distances(self) -> dict:
         if self.critic is None:
             return {}
         mean, interval = comparison.mean_and_interval(self.perceptual)
-        clean, restored = (torch.cat(kept).numpy() for kept in self.features)
+        restored, clean = (torch.cat(kept).numpy() for kept in self.features)
         frechet = self.metrics["frechet_distance"].compute(
             predictions=restored, reference=clean, features=self.critic.name
         )

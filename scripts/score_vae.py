@@ -20,6 +20,7 @@ from diffusers import DiffusionPipeline
 from sklearn.neighbors import KNeighborsClassifier
 from tqdm.auto import tqdm
 
+from triptych.cards import weights_hash
 from triptych.config import DataConfig, UserError, command
 from triptych.data import ImageSet, load_images, to_unit_interval
 from triptych.export import load_pipeline
@@ -91,6 +92,7 @@ def main(
         "split": test_split,
         "data": data.path,
         "seed": seed,
+        "weights": weights_hash(pipeline),
         "likelihood": pipe.config.likelihood,
         "latent_dim": pipe.vae.config.latent_dim,
         "parameters": sum(p.numel() for p in pipe.vae.parameters()),

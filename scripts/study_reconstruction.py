@@ -18,10 +18,11 @@ import torch
 from diffusers import DiffusionPipeline
 from tqdm.auto import tqdm
 
+from triptych.cards import weights_hash
 from triptych.comparison import mean_and_interval
 from triptych.config import DataConfig, UserError, command
 from triptych.data import ImageSet, load_images, to_images, to_unit_interval
-from triptych.export import load_pipeline, weights_hash
+from triptych.export import load_pipeline
 from triptych.features import Judge, load_judge
 from triptych.figures import save_curves, save_reverse_process
 from triptych.losses import diffuse, signal_to_noise

@@ -3,8 +3,9 @@
     python scripts/study_sampling.py pretrained/cifar10-class-conditional --judge runs/classifier_cifar10/classifier \\
         --data.path uoft-cs/cifar10 --num_images_per_class 100 --output runs/sampling
 
-Every combination is a row, kept as soon as it is measured, so the command can be interrupted, and repeated with more.
-Ends in table.md, charts, and the fastest setting whose Frechet distance is within 2 % of the best.
+Every combination is a row, kept as soon as it is measured, so the command can be interrupted, and repeated with
+another grid: first all guidance scales at one number of steps, then all steps at the best scale. Ends in table.md,
+charts of all that has been measured, and the fastest setting whose Frechet distance is within 2 % of the best.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from typing import Any, Literal
 
 import torch
 
+from triptych.cards import weights_hash
 from triptych.config import DataConfig, UserError, command, listed
 from triptych.data import load_images
-from triptych.export import load_pipeline, weights_hash
+from triptych.export import load_pipeline
 from triptych.features import extract, load_critic
 from triptych.figures import save_curves
 from triptych.rows import Rows
@@ -92,10 +94,13 @@ def main(
         rows.add(row)
         shutil.rmtree(drawing)
 
-    found = [rows.find(**same, **key) for key in combinations(names, steps, scales)]
+    # Whatever has been measured alike, by this call and by earlier ones with other grids.
+    order = ("scheduler", "num_inference_steps", "guidance_scale")
+    by_setting = {tuple(row[key] for key in order): row for row in rows.find_all(**same)}  # the newest of each
+    found = [by_setting[setting] for setting in sorted(by_setting)]
     text = table(found)
     (output / "table.md").write_text(text)
-    print(f"\n{text}", output / "table.md", *charts(found, names, output), sep="\n")
+    print(f"\n{text}", output / "table.md", *charts(found, output), sep="\n")
 
 
 def combinations(names: list[str], steps: list[int], scales: list[float]) -> list[dict[str, Any]]:
@@ -133,31 +138,30 @@ def called(row: dict[str, Any]) -> str:
     return said + (f", class accuracy {row['class_accuracy']:.1%})" if "class_accuracy" in row else ")")
 
 
-def charts(rows: list[dict[str, Any]], names: list[str], output: Path) -> list[Path]:
-    """Scores against steps, a chart for each guidance scale, and against guidance at the steps that all have."""
+def charts(rows: list[dict[str, Any]], output: Path) -> list[Path]:
+    """Scores against steps, a chart for each guidance scale that has several, and against guidance likewise."""
     made = []
-    scales = sorted({row["guidance_scale"] for row in rows})
-    steps = sorted({row["num_inference_steps"] for row in rows})
     quantities = [key for key in COLUMNS if key in rows[0]]
 
-    def curves(x: str, **fixed: float) -> dict[str, dict]:
-        chosen = [row for row in rows if all(row[key] == value for key, value in fixed.items())]
-        return {
+    def chart(x: str, label: str, fixed: str, value: float, path: Path, log_x: bool = False) -> None:
+        chosen = sorted((row for row in rows if row[fixed] == value), key=lambda row: row[x])
+        names = sorted({row["scheduler"] for row in chosen})
+        if len({row[x] for row in chosen}) < 2:
+            return
+        curves = {
             key.replace("_", " "): {
                 name: tuple(zip(*((row[x], row[key]) for row in chosen if row["scheduler"] == name), strict=True))
                 for name in names
             }
             for key in quantities
         }
+        made.append(save_curves(curves, label, path, log_x=log_x))
 
-    if len(steps) > 1:
-        for scale in scales:
-            path = output / f"steps_guidance{scale:g}.png"
-            made.append(save_curves(curves("num_inference_steps", guidance_scale=scale), "steps", path, log_x=True))
-    if len(scales) > 1:
-        for count in steps:
-            path = output / f"guidance_steps{count}.png"
-            made.append(save_curves(curves("guidance_scale", num_inference_steps=count), "guidance scale", path))
+    for scale in sorted({row["guidance_scale"] for row in rows}):
+        path = output / f"steps_guidance{scale:g}.png"
+        chart("num_inference_steps", "steps", "guidance_scale", scale, path, log_x=True)
+    for count in sorted({row["num_inference_steps"] for row in rows}):
+        chart("guidance_scale", "guidance scale", "num_inference_steps", count, output / f"guidance_steps{count}.png")
     return made
 
 

@@ -20,9 +20,10 @@ from torch.optim.swa_utils import update_bn
 from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessor
 
 from triptych.augmentation import cut_out, shift_with_reflection
+from triptych.cards import model_card, weights_hash
 from triptych.config import ClassifierConfig, UserError, command
 from triptych.data import ImageSet, load_images, to_images
-from triptych.export import model_card, save_parts
+from triptych.export import save_parts
 from triptych.features import Judge, extract
 from triptych.losses import flip_horizontally
 from triptych.optimizers import make_ema, make_lr_schedulers, make_optimizers
@@ -83,6 +84,7 @@ def main(config: ClassifierConfig) -> None:
         scores = score(Judge(averaged, processor, config.name), held_out, config)
         folder = run.folder / "classifier"
         save_parts([averaged, processor], folder, describe(config, run, averaged, images.image_size, scores))
+        scores |= {"weights": weights_hash(str(folder))}
         (run.folder / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
         print(f"Saved the classifier to {folder}; accuracy {scores['accuracy']:.4f} on {scores['n']} held-out images.")
     run.finish()
@@ -171,16 +173,7 @@ def describe(
         "precision": run.accelerator.mixed_precision,
         "seed": config.seed,
     }
-    usage = (
-        "from transformers import pipeline\n\n"
-        'classify = pipeline("image-classification", model="<this folder or repository>")\n'
-        'classify("image.png")'
-    )
-    notes = (
-        "Trained with Triptych's `scripts/train_classifier.py` to judge generated images of this size; its features "
-        "stand in for Inception's, so distances on them are not FIDs."
-    )
-    return model_card(f"{config.name}: judge", ["image-classification"], facts, usage, notes, library="transformers")
+    return model_card("ResNetForImageClassification", config.name, facts)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from diffusers import UNet2DModel
 
 from models.pipeline_class_conditional import ClassConditionalPipeline
+from triptych.cards import model_card
 from triptych.config import DiffusionConfig, UserError, command
 from triptych.data import load_images
-from triptych.export import averaged_weights, model_card, save_pipeline, start_from
+from triptych.export import averaged_weights, save_pipeline, start_from
 from triptych.figures import save_image_grid
 from triptych.losses import (
     denoising_loss,
@@ -135,16 +136,7 @@ def describe(config: DiffusionConfig, run: Run, unet: torch.nn.Module) -> str:
         f"guidance {config.sampling.guidance_scale:g}",
         "seed": config.seed,
     }
-    usage = (
-        "from diffusers import DiffusionPipeline\n\n"
-        'pipeline = DiffusionPipeline.from_pretrained("<this folder or repository>", trust_remote_code=True)\n'
-        "print(pipeline.class_names)\n"
-        "image = pipeline(0, guidance_scale=2.0).images[0]"
-    )
-    notes = "Class-conditional diffusion trained with Triptych's `scripts/train_diffusion.py`."
-    return model_card(
-        f"{config.name}: class-conditional diffusion", ["diffusion", "class-conditional"], facts, usage, notes
-    )
+    return model_card("ClassConditionalPipeline", config.name, facts)
 
 
 if __name__ == "__main__":

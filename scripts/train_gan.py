@@ -15,9 +15,10 @@ import torch
 
 from models.gan import DenoisingUNet, PatchDiscriminator
 from models.pipeline_denoiser import DenoiserPipeline
+from triptych.cards import model_card
 from triptych.config import GanConfig, command
 from triptych.data import ImageSet, load_images, to_images
-from triptych.export import averaged_weights, model_card, save_pipeline, start_from
+from triptych.export import averaged_weights, save_pipeline, start_from
 from triptych.figures import save_image_grid
 from triptych.losses import (
     discriminator_accuracies,
@@ -173,13 +174,7 @@ def describe(config: GanConfig, run: Run, generator: DenoisingUNet) -> str:
         "precision": run.accelerator.mixed_precision,
         "seed": config.seed,
     }
-    usage = (
-        "from diffusers import DiffusionPipeline\nfrom PIL import Image\n\n"
-        'pipeline = DiffusionPipeline.from_pretrained("<this folder or repository>", trust_remote_code=True)\n'
-        'pipeline(Image.open("noisy.png")).images[0].save("restored.png")'
-    )
-    notes = "Trained with Triptych's `scripts/train_gan.py`."
-    return model_card(f"{config.name}: image restoration", ["gan", "denoising", "image-to-image"], facts, usage, notes)
+    return model_card("DenoiserPipeline", config.name, facts)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,10 @@ import torch
 
 from models.pipeline_vae import VAEPipeline
 from models.vae import VAE
+from triptych.cards import model_card
 from triptych.config import UserError, VaeConfig, command
 from triptych.data import ImageSet, load_images, to_images, to_unit_interval
-from triptych.export import averaged_weights, model_card, save_pipeline
+from triptych.export import averaged_weights, save_pipeline
 from triptych.figures import save_image_grid
 from triptych.losses import free_bits, kl_to_standard_normal, negative_log_likelihood
 from triptych.optimizers import make_ema, make_lr_schedulers, make_optimizers
@@ -154,15 +155,7 @@ def describe(config: VaeConfig, run: Run, vae: VAE) -> str:
         "precision": run.accelerator.mixed_precision,
         "seed": config.seed,
     }
-    usage = (
-        "from diffusers import DiffusionPipeline\n\n"
-        'pipeline = DiffusionPipeline.from_pretrained("<this folder or repository>", trust_remote_code=True)\n'
-        "image = pipeline().images[0]                  # from the prior\n"
-        "mean, logvar = pipeline.encode(images)        # (B, C, H, W) in [0, 1] -> (B, latent_dim)\n"
-        "again = pipeline.reconstruct(images)"
-    )
-    notes = "Trained with Triptych's `scripts/train_vae.py`."
-    return model_card(f"{config.name}: variational autoencoder", ["vae"], facts, usage, notes)
+    return model_card("VAEPipeline", config.name, facts)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from stand_in_hub import StandInHub
 
 # diffusers copies the code of a local pipeline to one place, whatever pipeline it is; two workers (and what they start)
 # that load different ones at the same moment would run each other's. Set before diffusers is imported.
@@ -90,3 +91,54 @@ def _threads() -> None:
     """This worker's share of the cores; training in the test process sets its own number, so it is set every time."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+
+
+TOKEN = "hf_TheTokenOfTheTest"
+
+
+@pytest.fixture
+def hub():
+    with StandInHub() as hub:
+        hub.add_user("me", TOKEN, orgs=("lab",))
+        yield hub
+
+
+@pytest.fixture
+def client(tmp_path) -> Callable[..., dict[str, str]]:
+    """What the client finds in its environment: this Hub, an empty cache, and a token if there is one."""
+
+    def variables(hub: StandInHub, token: str | None = TOKEN, **more: str) -> dict[str, str]:
+        home = tmp_path / f"home_{len(list(tmp_path.glob('home_*')))}"
+        home.mkdir()
+        here = {
+            "HF_HUB_OFFLINE": "0",
+            "HF_ENDPOINT": hub.endpoint,
+            "HF_HOME": str(home),
+            "HF_MODULES_CACHE": str(home / "modules"),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+            "NO_PROXY": "127.0.0.1",
+            "OMP_NUM_THREADS": "1",
+        }
+        variables = environment(**here | more)
+        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH"):
+            variables.pop(name, None)
+        return variables | ({"HF_TOKEN": token} if token else {})
+
+    return variables
+
+
+@pytest.fixture
+def publish(client, tmp_path) -> Callable[..., subprocess.CompletedProcess]:
+    """scripts/publish.py as users call it; whatever happens, the token is in nothing that is printed."""
+
+    def run(hub: StandInHub, source: Path, repo_id: str, *flags: str, token: str | None = TOKEN, **more: str):
+        command = [sys.executable, str(ROOT / "scripts/publish.py"), str(source), repo_id, *flags]
+        env = client(hub, token, **more)
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+        assert "Traceback" not in done.stderr
+        assert not token or token not in done.stdout + done.stderr, "the token was printed"
+        return done
+
+    return run

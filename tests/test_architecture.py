@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-FOLDERS = ("triptych", "models", "scripts", "benchmarks", "metrics/*")
+FOLDERS = ("triptych", "models", "scripts", "benchmarks", "metrics/*", "space")
 SOURCES = [path for folder in FOLDERS for path in ROOT.glob(f"{folder}/*.py")]
 
 
@@ -49,7 +49,8 @@ def test_no_script_hides_a_library():
 
 
 def test_public_functions_are_documented():
-    for path in [path for folder in ("triptych", "models", "metrics/*") for path in ROOT.glob(f"{folder}/*.py")]:
+    folders = ("triptych", "models", "metrics/*", "space")
+    for path in [path for folder in folders for path in ROOT.glob(f"{folder}/*.py")]:
         tree = ast.parse(path.read_text())
         assert ast.get_docstring(tree), path
         for node in tree.body:
@@ -57,15 +58,26 @@ def test_public_functions_are_documented():
                 assert ast.get_docstring(node), f"{path.name}: {node.name}"
 
 
+def required(path: Path) -> set[str]:
+    """What a requirements file names, as it is imported."""
+    named = {"pyyaml": "yaml", "pillow": "PIL", "scikit-learn": "sklearn", "scikit-image": "skimage"}
+    lines = path.read_text().splitlines()
+    names = [re.match(r"[\w-]+", line).group().lower() for line in lines if re.match(r"[a-zA-Z]", line)]
+    return {named.get(name, name.replace("-", "_")) for name in names}
+
+
 def test_requirements_are_imported():
     """Every runtime dependency is used, and every third-party import is a dependency."""
-    named = {"pyyaml": "yaml", "pillow": "PIL", "scikit-learn": "sklearn", "scikit-image": "skimage"}
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
-    names = [re.match(r"[\w-]+", line).group().lower() for line in lines if re.match(r"[a-zA-Z]", line)]
-    required = {named.get(name, name.replace("-", "_")) for name in names}
     used = set().union(*(imports(path) for path in SOURCES)) - sys.stdlib_module_names - {"triptych", "models"}
-    used -= {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
+    used -= {path.stem for folder in ("benchmarks", "space") for path in (ROOT / folder).glob("*.py")}
     by_name = {"tensorboard", "pywavelets"}  # imported by accelerate as a tracker, and by scikit-image
-    # BM3D's licence excludes commercial use; the others typeset the report and execute notebooks
-    extras = {"bm3d", "typst", "nbclient", "nbformat"}
-    assert used - extras == required - by_name
+    # a licence without commercial use; typesets the report; the page in space/; execute notebooks
+    extras = {"bm3d", "typst", "gradio", "nbclient", "nbformat"}
+    assert used - extras == required(ROOT / "requirements.txt") - by_name
+
+
+def test_the_space_travels_alone():
+    """It needs nothing of the repository, and its requirements say what it imports; gradio is named in its card."""
+    used = set().union(*(imports(path) for path in (ROOT / "space").glob("*.py"))) - sys.stdlib_module_names
+    used -= {path.stem for path in (ROOT / "space").glob("*.py")}
+    assert used - {"gradio"} == required(ROOT / "space/requirements.txt") - {"accelerate"}  # diffusers' own wish

@@ -139,12 +139,13 @@ def test_noise_prediction_is_subtracted():
         DenoisingUNet(prediction_type="velocity")
 
 
-def test_the_judge_sees_patches_and_the_noisy_image():
-    judge = PatchDiscriminator(3, (8, 16, 16)).eval()
+@pytest.mark.parametrize("conditional", [False, True])
+def test_the_judge_sees_patches_and_the_noisy_image_if_asked(conditional):
+    judge = PatchDiscriminator(3, (8, 16, 16), conditional).eval()
     images, noisy = torch.randn(2, 2, 3, 32, 32, generator=seeded())
     logits, features = judge(images, noisy)
     assert logits.shape == (2, 1, 8, 8) and [f.shape[1] for f in features] == [8, 16, 16]
-    assert not torch.allclose(judge(images, 0 * noisy)[0], logits)
+    assert torch.equal(judge(images, 0 * noisy)[0], logits) != conditional
     weight = judge.blocks[0].weight.flatten(1)
     assert torch.linalg.matrix_norm(weight, 2) < 1.5, "spectral norm holds the layer's gain near 1"
 

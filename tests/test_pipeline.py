@@ -219,6 +219,20 @@ def test_callback_changes_and_interrupts(pipeline):
     assert torch.equal(images, torch.full((1, 3, 8, 8), 0.5))
 
 
+def test_callback_sees_each_step_as_it_happens(pipeline):
+    steps = []
+    result = pipeline(
+        ["cat", "ship"],
+        generator=seeded(1, 2),
+        return_intermediates=True,
+        callback_on_step_end=lambda p, i, t, tensors: steps.append(tensors),
+        callback_on_step_end_tensor_inputs=["noisy_images", "predicted_images"],
+    )
+    assert [sorted(tensors) for tensors in steps] == [["noisy_images", "predicted_images"]] * 3
+    for name in ("noisy_images", "predicted_images"):
+        assert torch.equal(torch.stack([tensors[name] for tensors in steps]), result[name])
+
+
 def test_given_latents(pipeline):
     noise = torch.randn(1, 3, 8, 8, generator=seeded(4)[0])
     pipe = make_pipeline()

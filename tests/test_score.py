@@ -129,6 +129,10 @@ def test_a_study_keeps_its_rows(tmp_path, judge, capsys):
     assert {path.name for path in (tmp_path / "study").glob("*.png")} == pictures
     study(source, judge, **settings)
     assert len((tmp_path / "study/rows.jsonl").read_text().splitlines()) == 8
+    capsys.readouterr()
+    study(source, judge, **settings | {"num_inference_steps": [4], "guidance_scales": [1.0]})
+    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| DD")]
+    assert len(table) == 10 and table[-1].startswith("| DDPM | 4 | 1 |"), "another grid joins what was measured before"
     for wrong, message in (({"schedulers": "Nothing"}, "no scheduler"), ({"num_inference_steps": [0]}, "at least")):
         with pytest.raises(UserError, match=message):
             study(source, judge, **settings | wrong)

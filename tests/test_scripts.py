@@ -115,12 +115,3 @@ def test_export_halves_and_still_loads(saved, script, tmp_path):
         assert b.dtype == a.dtype and (a - b).abs().max() < 2e-3
     with pytest.raises(UserError, match="not empty"):
         main(saved, tmp_path / "half")
-
-
-def test_push_without_a_hub(saved, script, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    main = script("push_pipeline").main
-    with pytest.raises(UserError, match=r"not uploaded.*untouched"):
-        main(Path(saved), "somebody/something")
-    with pytest.raises(UserError, match="no pipeline"):
-        main(tmp_path, "somebody/something")

@@ -159,6 +159,10 @@ class RunConfig:
     # torch threads per process on a CPU; null = all cores, shared by the processes of this machine
     num_threads: int | None = None
     progress: bool = True
+    # a Hub repository, "user/name", to publish the finished run in; whether that is possible is asked before training
+    push_to: str | None = None
+    # make that repository a private one
+    push_private: bool = False
 
     def __post_init__(self) -> None:
         check(self.checkpoint_every >= 1, "run.checkpoint_every must be at least 1")
@@ -166,6 +170,10 @@ class RunConfig:
         check(self.log_every >= 1, "run.log_every must be at least 1")
         check(self.sample_every >= 0, "run.sample_every must be 0 or more")
         check(self.num_threads is None or self.num_threads >= 1, "run.num_threads must be at least 1")
+        check(
+            self.push_to is None or bool(re.fullmatch(r"[\w.-]+/[\w.-]+", self.push_to)),
+            f"run.push_to must be the name of a repository, user/name, not {self.push_to}",
+        )
 
 
 @dataclass(frozen=True)
@@ -411,6 +419,8 @@ class DiscriminatorConfig:
 
     # widths; every level but the first halves the resolution
     block_out_channels: tuple[int, ...] = (64, 128, 256)
+    # see the noisy image too; otherwise it judges by what clean images look like alone
+    conditional: bool = False
 
     def __post_init__(self) -> None:
         check(len(self.block_out_channels) >= 1, "discriminator.block_out_channels needs at least one level")

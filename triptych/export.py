@@ -1,8 +1,7 @@
-"""From a trained model to a folder that loads anywhere: the pipeline, its model card, the Hub."""
+"""From a trained model to a folder that loads anywhere."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -11,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from diffusers import DiffusionPipeline
-from huggingface_hub import HfApi
 
 from triptych.config import UserError, listed
 
@@ -106,15 +103,6 @@ def start_from(model: Any, folder: str, component: str) -> DiffusionPipeline:
     return pipeline
 
 
-def weights_hash(folder: str) -> str:
-    """A hash of the weights of a saved pipeline; of a Hub id, its name."""
-    files = sorted(Path(folder).rglob("*.safetensors"))
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest() if files else folder
-
-
 def refuse_unless_empty(folder: Path, overwrite: bool) -> None:
     """Nothing the user made is overwritten without being asked.
 
@@ -142,34 +130,3 @@ def chosen_classes(pipeline: Any, classes: list[str | int] | str | None) -> list
         return pipeline.class_ids(parts)
     except ValueError as error:
         raise UserError(str(error)) from None
-
-
-def model_card(
-    title: str, tags: list[str], facts: dict[str, Any], usage: str, notes: str, library: str = "diffusers"
-) -> str:
-    """A model card in the Hub's form: YAML header, usage, a table of `facts`, notes."""
-    header = yaml.safe_dump({"library_name": library, "license": "apache-2.0", "tags": tags}, sort_keys=False)
-    rows = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
-    return (
-        f"---\n{header}---\n\n# {title}\n\n```python\n{usage.strip()}\n```\n\n"
-        f"| | |\n|---|---|\n{rows}\n\n{notes.strip()}\n"
-    )
-
-
-def push_folder(folder: Path, repo_id: str, private: bool = False) -> str:
-    """Upload a saved pipeline, model card included, to the Hub; returns its address.
-
-    Raises:
-        UserError: the Hub can't be reached or refuses.
-    """
-    if not (folder / "model_index.json").exists():
-        raise UserError(f"{folder} holds no pipeline (no model_index.json).")
-    api = HfApi()
-    try:
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload pipeline"))
-    except Exception as error:
-        raise UserError(
-            f"{repo_id} was not uploaded ({type(error).__name__}: {' '.join(str(error).split())[:300]}). Log in with "
-            f"`hf auth login`, check the network, and run the command again; {folder} is untouched."
-        ) from error

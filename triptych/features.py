@@ -12,7 +12,7 @@ import sys
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -49,15 +49,16 @@ class Judge:
         self.fingerprint = fingerprint(model, type(model).__name__ + processor.to_json_string())
 
     @torch.no_grad()
-    def __call__(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """(B, C, H, W) -> features, (B, D), and logits, (B, K)."""
+    def __call__(self, images: torch.Tensor, feature_maps: bool = False) -> dict[str, Any]:
+        """(B, C, H, W) -> features, (B, D), logits, (B, K), and if asked what :meth:`feature_maps` gives."""
         seen: list[torch.Tensor] = []
         hook = self.model.classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten(1)))
         try:
-            logits = self.model(self.prepare(images)).logits
+            answer = self.model(self.prepare(images), output_hidden_states=feature_maps)
         finally:
             hook.remove()
-        return {"features": seen[0], "logits": logits}
+        found = {"features": seen[0], "logits": answer.logits}
+        return found | {"feature_maps": list(answer.hidden_states)} if feature_maps else found
 
     def feature_maps(self, images: torch.Tensor) -> list[torch.Tensor]:
         """(B, C, H, W) -> the maps after the stem and after each stage, list of (B, C', H', W')."""
@@ -90,7 +91,8 @@ def load_judge(folder: str | Path, device: torch.device | str = "cpu") -> Judge:
         hint = f" Did you mean {inside}?" if (inside / "config.json").exists() else ""
         raise UserError(f"{folder} holds no image classifier (no config.json).{hint}")
     try:
-        model = AutoModelForImageClassification.from_pretrained(folder).to(device)
+        # in single precision, also where it was saved in half: a CPU has no fast half-precision convolutions
+        model = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32).to(device)
         processor = AutoImageProcessor.from_pretrained(folder)
     except Exception as error:  # a missing file, a torn one, a Hub out of reach: each has its own
         raise UserError(

@@ -15,9 +15,10 @@ import torch
 from diffusers import DiffusionPipeline
 
 from triptych import classical
+from triptych.cards import weights_hash
 from triptych.config import DataConfig, NoiseConfig, UserError, listed
 from triptych.data import ImageSet, load_images
-from triptych.export import load_pipeline, weights_hash
+from triptych.export import load_pipeline
 from triptych.noise import degrade_by_index
 from triptych.photos import PhotoSet, load_photos
 

@@ -26,7 +26,11 @@ class Rows:
 
     def find(self, **key: Any) -> dict[str, Any] | None:
         """The newest row that has these entries."""
-        return next((row for row in reversed(self._rows) if all(row.get(k) == v for k, v in key.items())), None)
+        return next(reversed(self.find_all(**key)), None)
+
+    def find_all(self, **key: Any) -> list[dict[str, Any]]:
+        """All rows that have these entries, in the order they were measured."""
+        return [row for row in self._rows if all(row.get(k) == v for k, v in key.items())]
 
     def add(self, row: dict[str, Any]) -> None:
         """Append `row`, at once on disk."""

@@ -21,7 +21,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env
 from tqdm.auto import tqdm
 
-from triptych import checkpoints, machine
+from triptych import checkpoints, hub, machine, publishing
 from triptych.config import ExperimentConfig, UserError, flatten, read_yaml, to_dict, write_yaml
 from triptych.data import BatchOrder, ImageSet, describe, make_loader, to_images
 from triptych.log import NotFinite, ScalarLog
@@ -81,6 +81,8 @@ class Run:
         self._log = ScalarLog(self.folder, lambda x: self.accelerator.reduce(x, reduction="mean"), self.is_main)
         self._signal = 0
         self._on_main(self._open_folder)
+        if config.run.push_to:
+            self._on_main(lambda: hub.refuse_unless_free(config.run.push_to, config.run.push_private))
 
     # ---- beginning -------------------------------------------------------------------------------
 
@@ -246,7 +248,7 @@ class Run:
             self.accelerator.print(
                 f"\nStopped at update {self.update} and saved. Go on with --resume latest.", file=sys.stderr
             )
-            self.finish()
+            self.accelerator.end_training()
             sys.exit(128 + stopping)
 
     def due(self, every: int) -> bool:
@@ -384,5 +386,16 @@ class Run:
         self.accelerator.wait_for_everyone()
 
     def finish(self) -> None:
-        """Close the trackers and the process group."""
+        """Close the trackers and the process group, and publish the run where ``run.push_to`` says.
+
+        Raises:
+            UserError: it could not be published; it is whole on disk, and ``scripts/publish.py`` can do it later.
+        """
         self.accelerator.end_training()
+        if self.is_main and (repo_id := self.config.run.push_to):
+            private = self.config.run.push_private
+            try:
+                print("Published:", publishing.publish(publishing.find(self.folder), private, repo_id=repo_id))
+            except UserError as error:
+                again = f"python scripts/publish.py {self.folder} {repo_id}" + (" --private true" if private else "")
+                raise UserError(f"{error} The run is whole in {self.folder}; publish it with `{again}`.") from None
