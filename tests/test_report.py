@@ -563,10 +563,10 @@ def expected_numbers() -> list[str]:
         for row in measured:
             if row["level"] == levels[(len(levels) - 1) // 2] and (study, row["method"]) != ("gan_sweep", "noisy"):
                 found += [written(row["psnr"], 2), written(row["psnr_interval"], 2), written(row["ssim"], 3)]
-                found += [written(row["perceptual_distance"], 4), written(row["frechet_distance"], 2)]
+                found += [written(row["perceptual_distance"], 4), written(row["frechet_distance"], 3)]
     if "scores" in listed:
         scores = record("scores/scores.json")
-        found += [written(scores["frechet_distance"], 2), written(scores["floor"]["frechet_distance"], 2)]
+        found += [written(scores["frechet_distance"], 3), written(scores["floor"]["frechet_distance"], 3)]
     else:
         settings = {"scheduler": "DPMSolverMultistep", "num_inference_steps": 25, "guidance_scale": 3.0}
         scores = [row for row in rows("sampling/rows.jsonl") if settings.items() <= row.items()][-1]
@@ -581,13 +581,13 @@ def expected_numbers() -> list[str]:
     best = min(sampled, key=lambda row: row["frechet_distance"])
     several = len({row["num_inference_steps"] for row in sampled}) > 1
     found += [  # all steps at the best guidance, and all guidance with the best sampler
-        written(row["frechet_distance"], 2)
+        written(row["frechet_distance"], 3)
         for row in sampled
         if (several and row["guidance_scale"] == best["guidance_scale"])
         or all(row[key] == best[key] for key in ("scheduler", "num_inference_steps"))
     ]
     for path in sorted(RECORDS.glob("noise_study/*/scores.json")):
-        found.append(written(json.loads(path.read_text())["frechet_distance"], 2))
+        found.append(written(json.loads(path.read_text())["frechet_distance"], 3))
     for run in ("vae_comparison/z16_seed0", "regression_cifar10", "gan_cifar10", "diffusion_cifar10_cpu"):
         config = record(f"{run}/config.yaml")
         found.append(written(config["num_updates"] * config["batch_size"], 0))
