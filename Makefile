@@ -7,7 +7,7 @@ DEMO := runs/demo_diffusion_digits
 NAME ?= Full Name
 ID ?= 00000
 
-.PHONY: demo test lint benchmark report space clean
+.PHONY: demo test lint benchmark report notebooks badges space clean
 
 demo: .venv/.runtime  ## train on real handwritten digits, save, load in a new process, draw what was asked for
 	$(LAUNCH) scripts/train_diffusion.py --config configs/demo/diffusion_digits.yaml --resume latest
@@ -32,6 +32,12 @@ benchmark: .venv/.runtime  ## the training loops against the bare steps; DATA=fo
 report: .venv/.report  ## the report in Persian and English, into runs/report; NAME="Full Name" ID=12345
 	$(BIN)/python scripts/build_report.py --name "$(NAME)" --id "$(ID)" --output runs/report
 
+notebooks: .venv/.notebooks  ## execute all notebooks in place
+	$(BIN)/python scripts/run_notebooks.py
+
+badges: .venv/.notebooks  ## write the repository's address (pyproject.toml) into the notebooks
+	$(BIN)/python scripts/run_notebooks.py --execute false
+
 space: .venv/.space  ## a page to play with the trained models; TRIPTYCH_MODELS=folder for others than ours
 	$(BIN)/python space/app.py
 
@@ -46,6 +52,10 @@ space: .venv/.space  ## a page to play with the trained models; TRIPTYCH_MODELS=
 
 .venv/.report: .venv/.runtime
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[report]'
+	touch $@
+
+.venv/.notebooks: .venv/.runtime
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[notebooks]'
 	touch $@
 
 .venv/.space: .venv/.runtime

@@ -2,7 +2,8 @@
 
 python scripts/build_report.py --name "Full Name" --id 12345 --output runs/report
 
-Works offline; needs the `typst` package: pip install -e '.[report]'.
+Works offline; needs the `typst` package: pip install -e '.[report]'. Numbers and charts of our own results are read
+from records/, which scripts/collect_records.py fills.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from triptych.config import UserError, command
+from triptych.records import made_by
 
 ROOT = Path(__file__).resolve().parents[1]
 REPORT = ROOT / "report"
@@ -62,8 +64,9 @@ def refuse_missing(sources: list[Path]) -> None:
 
 
 def pictures(source: Path) -> list[Path]:
-    """The images a chapter includes, whose paths are relative to it."""
-    return [(source.parent / name).resolve() for name in re.findall(r'image\(\s*"([^"]+)"', source.read_text("utf-8"))]
+    """The images a chapter includes by name, whose paths are relative to it; those of records/ are read by typst."""
+    named = re.findall(r'image\(\s*"([^"]+)"', source.read_text("utf-8"))
+    return [(source.parent / name).resolve() for name in named if "/records/" not in name]
 
 
 def fonts() -> list[Path]:
@@ -81,7 +84,15 @@ def typeset(typst: ModuleType, language: str, name: str, id: str) -> bytes:
             sys_inputs={"name": name, "id": id},
         )
     except typst.TypstError as error:
-        raise UserError(f"typst could not typeset report/{language}: {getattr(error, 'diagnostic', error)}") from None
+        said = str(getattr(error, "diagnostic", error))
+        missing = re.search(r"file not found.*?records/([\w./-]+)", said, re.DOTALL)
+        if missing:
+            record = Path(missing.group(1))
+            raise UserError(
+                f"the report reads records/{record}, which is not there. Restore it by git checkout, or make it: "
+                f"{made_by(record)}; then: python scripts/collect_records.py --studies {record.parts[0]}"
+            ) from None
+        raise UserError(f"typst could not typeset report/{language}: {said}") from None
 
 
 if __name__ == "__main__":

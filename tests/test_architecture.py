@@ -71,7 +71,8 @@ def test_requirements_are_imported():
     used = set().union(*(imports(path) for path in SOURCES)) - sys.stdlib_module_names - {"triptych", "models"}
     used -= {path.stem for folder in ("benchmarks", "space") for path in (ROOT / folder).glob("*.py")}
     by_name = {"tensorboard", "pywavelets"}  # imported by accelerate as a tracker, and by scikit-image
-    extras = {"bm3d", "typst", "gradio"}  # a licence without commercial use; typesets the report; the page in space/
+    # a licence without commercial use; typesets the report; the page in space/; execute notebooks
+    extras = {"bm3d", "typst", "gradio", "nbclient", "nbformat"}
     assert used - extras == required(ROOT / "requirements.txt") - by_name
 
 

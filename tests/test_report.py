@@ -1,17 +1,22 @@
-"""The report: every question answered in both languages, every source real, every formula the code's own."""
+"""The report: every question answered in both languages, every formula the code's own, every number the records'."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import re
 import runpy
+import shutil
+import statistics
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from build_report import REPORT, main, pictures
+from collect_records import main as collect_records
 from conftest import ROOT
 from diffusers import DDIMScheduler, DDPMScheduler
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
@@ -37,6 +42,48 @@ QUESTIONS = [
     f"{chapter}-{letter}" for chapter, n in (("vae", 3), ("gan", 4), ("diffusion", 7)) for letter in "abcdefg"[:n]
 ]
 CHAPTERS = ("vae", "gan", "diffusion")
+RESULTS = {  # what the chapter on the implementations must show, by file: sections, tables and figures
+    "results": ["results-lab"],
+    "results-vae": [
+        "results-vae",
+        "tab-results-elbo",
+        "tab-results-vae",
+        "fig-results-latent",
+        "fig-results-reconstructions",
+        "fig-results-prior",
+        "fig-results-interpolations",
+        "fig-results-vae-scores",
+    ],
+    "results-gan": [
+        "results-gan",
+        "tab-results-denoising",
+        "fig-results-tradeoff",
+        "fig-results-levels",
+        "tab-results-sweep",
+    ],
+    "results-diffusion": [
+        "results-diffusion",
+        "tab-results-back",  # forward and reverse process
+        "fig-results-back",
+        "fig-results-classes",  # per class
+        "tab-results-classes",
+        "tab-results-scores",
+        "fig-results-samples",
+        "results-parameters",
+        "tab-results-steps",
+        "fig-results-steps",
+        "tab-results-guidance",
+        "tab-results-noise",
+        "fig-results-noise",
+    ],
+    "results-families": [
+        "results-families",
+        "tab-results-restoring",
+        "fig-results-restorations",
+        "tab-results-costs",
+    ],
+}
+RECORDS = ROOT / "records"
 HAS_TYPST = importlib.util.find_spec("typst") is not None
 needs_typst = pytest.mark.skipif(not HAS_TYPST, reason="typst isn't installed: pip install -e '.[report]'")
 
@@ -68,7 +115,20 @@ def test_every_question_is_asked_answered_and_has_sources(language, question):
     assert "$" in body or "#eq." in body, "with the mathematics"
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS)
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("chapter", RESULTS)
+def test_every_result_is_shown(language, chapter):
+    """The checklist of the implementations: each section, table and figure is there, with words about it."""
+    text = read(language, chapter)
+    for label in RESULTS[chapter]:
+        assert f"<{label}>" in text, label
+    sections = [label for label in RESULTS[chapter] if label.startswith("results")]
+    assert re.findall(r"^== [^\n]*<([\w-]+)>", text, re.MULTILINE) == sections
+    assert len(re.findall(r"\w+", text)) > 250 * len(sections)
+    assert f'#include "{chapter}.typ"' in read(language, "main" if chapter == "results" else "results")
+
+
+@pytest.mark.parametrize("chapter", [*CHAPTERS, *RESULTS])
 def test_both_languages_have_the_same_questions_formulas_figures_and_sources(chapter):
     for pattern in (r"^==? [^\n]*<([\w-]+)>", r"#eq\.([\w-]+)", r"<(eq-[\w-]+)>", r"<((?:fig|tab)-[\w-]+)>"):
         fa, en = (re.findall(pattern, read(language, chapter), re.MULTILINE) for language in LANGUAGES)
@@ -444,6 +504,185 @@ def test_ddim_step(eta, batch):
         torch.testing.assert_close(sigma**2, beta_tilde)
         mean = (a_s.sqrt() * (1 - a_t / a_s) * x0 + (a_t / a_s).sqrt() * (1 - a_s) * x_t) / (1 - a_t)
         torch.testing.assert_close(formula - sigma * xi, mean)
+
+
+# ---- the results ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shown() -> dict[str, list[str]]:
+    """By language, every number of the results as it was handed to the page, in Latin digits."""
+    import typst
+
+    common = {"root": str(ROOT), "font_paths": [str(REPORT / "fonts")], "ignore_system_fonts": True}
+    return {
+        language: json.loads(typst.query(str(REPORT / language / "main.typ"), "<shown>", field="value", **common))
+        for language in LANGUAGES
+    }
+
+
+def record(path: str) -> dict:
+    text = (RECORDS / path).read_text()
+    return yaml.safe_load(text) if path.endswith(".yaml") else json.loads(text)
+
+
+def rows(path: str) -> list[dict]:
+    return [json.loads(line) for line in (RECORDS / path).read_text().splitlines()]
+
+
+def newest(path: str, *key: str) -> list[dict]:
+    """Of rows with the same key the last one counts."""
+    return list({tuple(row[k] for k in key): row for row in rows(path)}.values())
+
+
+def written(value: float, digits: int) -> str:
+    return f"{value:,.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def expected_numbers() -> list[str]:
+    """What the tables must say, computed here from the records, independently of the typesetting."""
+    found = []
+    columns = {
+        "neg_elbo": 2,
+        "importance_weighted_nll": 2,
+        "reconstruction": 2,
+        "kl": 2,
+        "mse": 4,
+        "psnr": 2,
+        "ssim": 3,
+    }
+    for seeds in record("vae_comparison/comparison.json").values():
+        for key, digits in columns.items():
+            values = [row[key] for row in seeds]
+            found += [written(statistics.mean(values), digits), written(statistics.stdev(values), digits)]
+        found.append(written(100 * statistics.mean(row["knn_accuracy"] for row in seeds), 1))
+    listed = json.loads((RECORDS / "studies.json").read_text())
+    for study in sorted({"denoising", "gan_sweep"} & set(listed)):
+        measured = newest(f"{study}/rows.jsonl", "level", "method")
+        levels = sorted({row["level"] for row in measured}, key=lambda level: float(level.split()[-1]))
+        for row in measured:
+            if row["level"] == levels[(len(levels) - 1) // 2] and (study, row["method"]) != ("gan_sweep", "noisy"):
+                found += [written(row["psnr"], 2), written(row["psnr_interval"], 2), written(row["ssim"], 3)]
+                found += [written(row["perceptual_distance"], 4), written(row["frechet_distance"], 3)]
+    if "scores" in listed:
+        scores = record("scores/scores.json")
+        found += [written(scores["frechet_distance"], 3), written(scores["floor"]["frechet_distance"], 3)]
+    else:
+        settings = {"scheduler": "DPMSolverMultistep", "num_inference_steps": 25, "guidance_scale": 3.0}
+        scores = [row for row in rows("sampling/rows.jsonl") if settings.items() <= row.items()][-1]
+    found.append(written(100 * scores["class_accuracy"], 1))
+    for name, of_class in scores["per_class"].items():
+        found.append(written(100 * of_class["accuracy"], 1))
+        found.append(written(100 * record("classifier_cifar10/scores.json")["per_class"][name]["accuracy"], 1))
+    if "reconstruction" in listed:
+        for row in newest("reconstruction/rows.jsonl", "t"):
+            found += [written(row["t"], 0), written(row["psnr"], 2), written(100 * row["kept"], 1)]
+    sampled = newest("sampling/rows.jsonl", "scheduler", "num_inference_steps", "guidance_scale")
+    best = min(sampled, key=lambda row: row["frechet_distance"])
+    several = len({row["num_inference_steps"] for row in sampled}) > 1
+    found += [  # all steps at the best guidance, and all guidance with the best sampler
+        written(row["frechet_distance"], 3)
+        for row in sampled
+        if (several and row["guidance_scale"] == best["guidance_scale"])
+        or all(row[key] == best[key] for key in ("scheduler", "num_inference_steps"))
+    ]
+    for path in sorted(RECORDS.glob("noise_study/*/scores.json")):
+        found.append(written(json.loads(path.read_text())["frechet_distance"], 3))
+    for run in ("vae_comparison/z16_seed0", "regression_cifar10", "gan_cifar10", "diffusion_cifar10_cpu"):
+        config = record(f"{run}/config.yaml")
+        found.append(written(config["num_updates"] * config["batch_size"], 0))
+        found.append(written(rows(f"{run}/timing.jsonl")[-1]["seconds"] / 60, 1))
+    return found
+
+
+@needs_typst
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_numbers_are_those_of_the_records(shown, language):
+    numbers = expected_numbers()
+    assert len(numbers) > 70
+    assert sorted(set(numbers) - set(shown[language])) == []
+
+
+@needs_typst
+def test_both_languages_show_the_same_numbers(shown):
+    assert sorted(shown["fa"]) == sorted(shown["en"])
+
+
+@needs_typst
+def test_numbers_reach_the_page(shown, tmp_path):
+    """In the text of the last chapter of the English PDF."""
+    from pypdf import PdfReader
+
+    main("Name", "1", tmp_path)
+    pages = [page.extract_text() for page in PdfReader(tmp_path / "HW3-Name-1-en.pdf").pages[15:]]
+    (first,) = (i for i, text in enumerate(pages) if text.lstrip().startswith("4 The implementations"))
+    text = re.sub(r"[\u2066-\u2069\s]", "", "".join(pages[first:]))
+    assert [number for number in shown["en"] if number not in text] == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("chapter", RESULTS)
+def test_no_result_is_typed_by_hand(language, chapter):
+    """Outside mathematics, names and layout there is no digit; what is left are definitions."""
+    text = re.sub(
+        r"#let (?:names|variant-words|class-words) = \(.*?^\)", "", read(language, chapter), flags=re.M | re.S
+    )
+    text = re.sub(
+        r"\$[^$]*\$|`[^`]*`|<[^>\n]*>|@[\w-]+|\"[^\"]*\"|(?:width|spacing|columns|gutter): *\d+\w*%?", "", text
+    )
+    text = re.sub(r"CIFAR-10|95 %|۹۵ درصد|مقیاس ۲۵۵|of 255|4 and 9|۴ و ۹|/ 10", "", text)
+    assert re.findall(r"[^\n]*\d[^\n]*", text) == []
+
+
+@needs_typst
+def test_a_missing_record_is_named_with_the_command_that_makes_it(tmp_path, monkeypatch):
+    import build_report
+
+    for folder in ("report", "docs/images", "records"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    (tmp_path / "records/vae_comparison/comparison.json").unlink()
+    monkeypatch.setattr(build_report, "ROOT", tmp_path)
+    monkeypatch.setattr(build_report, "REPORT", tmp_path / "report")
+    with pytest.raises(
+        UserError, match=r"records/vae_comparison/comparison\.json.*compare_vae\.py.*collect_records\.py"
+    ):
+        main("Name", "1", tmp_path / "out")
+
+
+def test_collecting_copies_records_and_no_weights(tmp_path):
+    run = tmp_path / "runs/noise_study/base"
+    (run / "checkpoints").mkdir(parents=True)
+    for name in ("scores.json", "config.yaml", "model.safetensors", "checkpoints/state.json"):
+        (run / name).write_text("{}")
+    (run.parent / "table.md").write_text("| a |")
+    collect_records(tmp_path / "runs", output=tmp_path / "records")
+    kept = sorted(str(path.relative_to(tmp_path / "records")) for path in (tmp_path / "records").rglob("*.*"))
+    assert kept[:3] == ["noise_study/base/config.yaml", "noise_study/base/scores.json", "noise_study/table.md"]
+    assert kept[3:] == ["studies.json"] and json.loads((tmp_path / "records/studies.json").read_text()) == [
+        "noise_study"
+    ]
+    with pytest.raises(UserError, match="overwrite"):
+        collect_records(tmp_path / "runs", output=tmp_path / "records")
+    (run / "scores.json").unlink()
+    elsewhere = f"noise_study={tmp_path / 'runs/noise_study'}"
+    collect_records(Path("nowhere"), elsewhere, tmp_path / "records", overwrite=True)
+    assert not (tmp_path / "records/noise_study/base/scores.json").exists()
+
+
+def test_collecting_what_is_not_there(tmp_path):
+    with pytest.raises(UserError, match="no study is there"):
+        collect_records(tmp_path, output=tmp_path / "records")
+    with pytest.raises(UserError, match=r"study_sampling\.py"):
+        collect_records(tmp_path, "sampling", tmp_path / "records")
+    with pytest.raises(UserError, match="smapling"):
+        collect_records(tmp_path, "smapling", tmp_path / "records")
+
+
+@pytest.mark.parametrize("path", sorted(RECORDS.rglob("*.*")), ids=lambda path: str(path.relative_to(RECORDS)))
+def test_records_are_small_and_name_no_machine(path):
+    assert path.stat().st_size < 1_500_000
+    if path.suffix in (".json", ".jsonl", ".yaml", ".md"):
+        assert not re.search(r"(?<![\w.])/(?:home|root|work|tmp|mnt|Users)/", path.read_text("utf-8"))
 
 
 # ---- the building --------------------------------------------------------------------------------------------

@@ -128,7 +128,7 @@ def charts(found: dict, each: dict, class_names: list[str] | None, folder: Path)
         curves: dict[str, dict] = {}
         for key in ("psnr", "ssim"):
             for m in methods:
-                points = [(sigma, found[level][m][key]) for level, sigma in sigmas.items() if m in found[level]]
+                points = sorted((sigma, found[level][m][key]) for level, sigma in sigmas.items() if m in found[level])
                 curves.setdefault(COLUMNS[key][0], {})[m] = tuple(zip(*points, strict=True))
         made.append(save_curves(curves, "sigma of 255", folder / "levels.png"))
     perception = [  # without the noisy images, which are so far away that all else would be one spot

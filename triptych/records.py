@@ -1,0 +1,101 @@
+"""What finished studies leave behind, and what the report is built from: small files, copied as they are."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Study:
+    """A run or a study whose results are kept.
+
+    Attributes:
+        command: what makes it, said where a file of it is missing.
+        files: patterns of what is kept, within its folder.
+    """
+
+    command: str
+    files: tuple[str, ...]
+
+
+def _trained(script: str, config: str, *more: str) -> Study:
+    launch = "accelerate launch --config_file accelerate_config.yaml"
+    kept = ("config.yaml", "run.json", "log.jsonl", "timing.jsonl", *more)
+    return Study(f"{launch} scripts/{script} --config configs/{config}", kept)
+
+
+_JUDGE = "--judge runs/classifier_cifar10/classifier --data.path uoft-cs/cifar10"
+_SHIPPED = "pretrained/cifar10-class-conditional"
+_MEASURED = ("rows.jsonl", "table.md", "*.png")
+STUDIES = {  # by folder, in runs/ as in records/
+    "vae_comparison": Study(
+        "python scripts/compare_vae.py configs/vae_mnist.yaml --output runs/vae_comparison",
+        (
+            "comparison.json",
+            "comparison.png",
+            "z*_seed*/config.yaml",
+            "z*_seed*/run.json",
+            "z*_seed*/timing.jsonl",
+            "autoencoder_z2/scores.json",
+        ),
+    ),
+    "diffusion_cifar10_cpu": _trained("train_diffusion.py", "diffusion_cifar10_cpu.yaml"),
+    "regression_cifar10": _trained("train_gan.py", "regression_cifar10.yaml"),
+    "gan_cifar10": _trained("train_gan.py", "gan_cifar10.yaml"),
+    "classifier_cifar10": _trained("train_classifier.py", "classifier_cifar10.yaml", "scores.json"),
+    "classifier_mnist": _trained("train_classifier.py", "classifier_mnist.yaml", "scores.json"),
+    "scores": Study(f"python scripts/score.py {_SHIPPED} {_JUDGE} --output runs/scores", ("scores.json",)),
+    "sampling": Study(f"python scripts/study_sampling.py {_SHIPPED} {_JUDGE} --output runs/sampling", _MEASURED),
+    "reconstruction": Study(
+        f"python scripts/study_reconstruction.py {_SHIPPED} {_JUDGE} --output runs/reconstruction", _MEASURED
+    ),
+    "noise_study": Study(
+        "python scripts/study_noise.py configs/diffusion_cifar10_cpu.yaml --judge runs/classifier_cifar10/classifier "
+        "--output runs/noise_study",
+        ("table.md", "*.png", "*/scores.json", "*/config.yaml"),
+    ),
+    "gan_sweep": Study(
+        "python scripts/sweep_gan.py configs/gan_cifar10.yaml --baseline runs/regression_cifar10/pipeline "
+        "--score_flags '[--judge, runs/classifier_cifar10/classifier]' --output runs/gan_sweep",
+        ("health.md", *_MEASURED, "weight*/config.yaml"),
+    ),
+    "restorations": Study(
+        "python scripts/draw_restorations.py --models regression=pretrained/denoiser-cifar10-regression,"
+        f"GAN=pretrained/denoiser-cifar10,diffusion={_SHIPPED} --data.path uoft-cs/cifar10 --data.split test "
+        "--sigma 50 --methods BM3D --output runs/restorations/restorations.png",
+        ("*.png",),
+    ),
+    "denoising": Study(
+        "python scripts/score_denoiser.py --models regression=pretrained/denoiser-cifar10-regression,"
+        f"GAN=pretrained/denoiser-cifar10,diffusion={_SHIPPED} {_JUDGE} --output runs/denoising",
+        _MEASURED,
+    ),
+}
+
+
+def collect(study: str, source: Path, target: Path) -> list[Path]:
+    """Copy what `study` keeps from its folder `source` into ``target/<study>``; returns the copies.
+
+    Files that are not there are passed over: whoever needs them says so (:func:`made_by`). The study is entered in
+    ``target/studies.json``: what is listed there the report shows, and insists on.
+    """
+    copies = []
+    for pattern in STUDIES[study].files:
+        for path in sorted(source.glob(pattern)):
+            copy = target / study / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+            copies.append(copy)
+    index = target / "studies.json"
+    known = json.loads(index.read_text()) if index.exists() else []
+    target.mkdir(parents=True, exist_ok=True)
+    index.write_text(json.dumps([name for name in STUDIES if name in {*known, study}], indent=2) + "\n")
+    return copies
+
+
+def made_by(path: Path) -> str:
+    """The command that makes the study which the record `path`, relative to the records' folder, belongs to."""
+    return STUDIES[path.parts[0]].command if path.parts[0] in STUDIES else "no command we know"
