@@ -104,7 +104,9 @@ def run(notebook: nbformat.NotebookNode, path: Path, timeout: int = 3600) -> Non
     Raises:
         UserError: a cell failed.
     """
-    client = NotebookClient(notebook, timeout=timeout, resources={"metadata": {"path": str(path.resolve().parent)}})
+    client = NotebookClient(
+        notebook, timeout=timeout, coalesce_streams=True, resources={"metadata": {"path": str(path.resolve().parent)}}
+    )
     try:
         client.execute()
     except (CellExecutionError, CellTimeoutError) as error:

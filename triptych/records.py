@@ -62,6 +62,12 @@ STUDIES = {  # by folder, in runs/ as in records/
         "--score_flags '[--judge, runs/classifier_cifar10/classifier]' --output runs/gan_sweep",
         ("health.md", *_MEASURED, "weight*/config.yaml"),
     ),
+    "three_families": Study(
+        "python scripts/score_denoiser.py --models regression=pretrained/denoiser-cifar10-regression,"
+        f"GAN=pretrained/denoiser-cifar10,diffusion={_SHIPPED} {_JUDGE} --methods '' --num_images 1000 "
+        "--output runs/three_families",
+        _MEASURED,
+    ),
     "restorations": Study(
         "python scripts/draw_restorations.py --models regression=pretrained/denoiser-cifar10-regression,"
         f"GAN=pretrained/denoiser-cifar10,diffusion={_SHIPPED} --data.path uoft-cs/cifar10 --data.split test "
@@ -70,7 +76,7 @@ STUDIES = {  # by folder, in runs/ as in records/
     ),
     "denoising": Study(
         "python scripts/score_denoiser.py --models regression=pretrained/denoiser-cifar10-regression,"
-        f"GAN=pretrained/denoiser-cifar10,diffusion={_SHIPPED} {_JUDGE} --output runs/denoising",
+        f"GAN=pretrained/denoiser-cifar10 {_JUDGE} --output runs/denoising",
         _MEASURED,
     ),
 }
