@@ -285,18 +285,18 @@ def save_tradeoff(
         log_x: x spans orders of magnitude, as y does.
     """
     figure, axes = plt.subplots(1, len(points), figsize=(4.2 * len(points), 3.8), layout="constrained", squeeze=False)
+    names = list(dict.fromkeys(name for methods in points.values() for name in methods))  # a level may lack some
+    dots = {}
     for axis, (level, methods) in zip(axes[0], points.items(), strict=True):
-        for colour, (name, (x, y)) in enumerate(methods.items()):
-            axis.scatter(x, y, s=36, color=f"C{colour % 10}", label=name, zorder=3)
+        for name, (x, y) in methods.items():
+            dots[name] = axis.scatter(x, y, s=36, color=f"C{names.index(name) % 10}", zorder=3)
         axis.set(xlabel=xlabel, title=level, xscale="log" if log_x else "linear", yscale="log")
         for ticks in (axis.xaxis, axis.yaxis) if log_x else (axis.yaxis,):
             ticks.set_major_formatter(PlainLogFormatter())
             ticks.set_minor_formatter(PlainLogFormatter(minor_thresholds=(2, 0.5)))
         axis.grid(alpha=0.25, which="both")
     axes[0][0].set_ylabel(ylabel)
-    figure.legend(
-        *axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=min(5, len(methods)), frameon=False
-    )
+    figure.legend(dots.values(), dots, loc="outside lower center", ncols=min(5, len(dots)), frameon=False)
     return save(figure, path)
 
 
