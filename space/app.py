@@ -17,6 +17,7 @@ from pathlib import Path
 
 import gradio as gr
 import skimage
+import torch
 from PIL import Image
 
 import pipelines
@@ -242,6 +243,8 @@ def build() -> gr.Blocks:
 
 def main() -> None:
     """Serve the page, at GRADIO_SERVER_NAME and GRADIO_SERVER_PORT."""
+    # A core for each visitor: the networks are small, and two who share all cores wait for each other at every layer.
+    torch.set_num_threads(1)
     build().launch(
         # The semi-bold faces that come with Gradio lack most letters; the bold one has them all.
         theme=gr.themes.Default(
