@@ -59,7 +59,9 @@ def test_runs_from_top_to_bottom_without_data(name, monkeypatch):
     run(fresh, ROOT / f"notebooks/{name}.ipynb", timeout=300)
     assert "within reach" in text_of(fresh), "it says which images it took"
     for before, after in zip(code_cells(kept), code_cells(fresh), strict=True):
-        assert kinds(before) == kinds(after), before.source
+        # what a script prints reaches a notebook beside the kernel's own output, in time or not
+        late = {"stream"} if "stages.train" in before.source else set()
+        assert set(kinds(before)) - late == set(kinds(after)) - late, before.source
 
 
 @pytest.mark.parametrize("name", NAMES)

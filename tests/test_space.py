@@ -415,6 +415,7 @@ def told(page) -> str:
 
 
 def test_a_class_appears_step_by_step(page, tmp_path):
+    page.locator(".figures").first.wait_for()
     page.evaluate(
         """() => {
           window.captions = [];
