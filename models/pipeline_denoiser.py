@@ -96,10 +96,10 @@ class DenoiserPipeline(DiffusionPipeline):
             first += len(batch)
             stacked = torch.stack([tensors[n][:, y : y + h, x : x + w] for n, y, x, h, w in batch]) * 2 - 1
             restored = self.denoiser(stacked.to(self._execution_device, self.denoiser.dtype)).float().cpu() / 2 + 0.5
-            for (n, y, x, h, w), part in zip(batch, restored.clamp(0, 1), strict=True):
+            for (n, y, x, h, w), part in zip(batch, restored, strict=True):
                 height, width = tensors[n].shape[1:]
                 if (h, w) == (height, width):
-                    done[n] = part
+                    done[n] = part.clamp(0, 1)
                     continue
                 if n not in sums:
                     sums[n], weights[n] = torch.zeros_like(tensors[n]), torch.zeros_like(tensors[n][:1])
@@ -107,7 +107,7 @@ class DenoiserPipeline(DiffusionPipeline):
                 sums[n][:, y : y + h, x : x + w] += part * weight
                 weights[n][:, y : y + h, x : x + w] += weight
         for n, total in sums.items():
-            done[n] = total / weights[n]
+            done[n] = (total / weights[n]).clamp(0, 1)
         if output_type != "pt":
             done = [image.permute(1, 2, 0).numpy() for image in done]
         if output_type == "pil":
