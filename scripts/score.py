@@ -93,7 +93,8 @@ def main(
     real = extract(critic, reference, cache=cache)
     some = torch.randperm(len(train), generator=keyed_generator("floor", seed))[: len(images)]
     floor = extract(critic, train.__getitems__(some.tolist())["pixels"], cache=cache)
-    scores = settings | {"judge": critic.name, "data": data.path, "reference_split": data.split, "n": len(images)}
+    scores = settings | {"judge": critic.name, "judge_fingerprint": critic.fingerprint, "data": data.path}
+    scores |= {"reference_split": data.split, "n": len(images)}
     scores |= {"reference_n": len(reference), "floor_split": train_split}
     scores |= distances(critic, seen, real, num_bootstrap, seed)
     scores["floor"] = distances(critic, floor, real, num_bootstrap, seed)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from triptych import stages
 from triptych.config import UserError, command, listed, read_yaml
+from triptych.features import load_critic
 from triptych.figures import save_bars
 
 BASE = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
@@ -66,6 +67,9 @@ def main(
     if unknown or not titles:
         raise UserError(f"variants: {unknown or 'none'} is not among: {'; '.join(VARIANTS)}.")
     data = ["--data.path", data_path] if data_path else []
+    # loaded here too, so that a judge that cannot be had is said before hours of training, and another one scores anew
+    scored_by = {"judge_fingerprint": load_critic(judge).fingerprint, "seed": seed}
+    scored_by["num_images_per_class"] = num_images_per_class
     found = {}
     for title in titles:
         name = title.replace(" ", "_").replace(",", "")
@@ -73,7 +77,8 @@ def main(
         settings = [part for key, value in schedule.items() for part in (f"--schedule.{key}", str(value).lower())]
         settings += ["--num_updates", num_updates, "--seed", seed, *data, *(train_flags or [])]
         run = stages.train_once("train_diffusion.py", experiment, output, name, *settings)
-        if not (run / "scores.json").exists():
+        scores = json.loads((run / "scores.json").read_text()) if (run / "scores.json").exists() else {}
+        if not scored_by.items() <= scores.items():
             trained_on = read_yaml(run / "config.yaml")["data"]["path"]
             settings = ["--judge", judge, "--data.path", trained_on, "--data.split", "test", "--seed", seed]
             settings += ["--num_images_per_class", num_images_per_class, "--output", run]

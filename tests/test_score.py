@@ -13,6 +13,7 @@ import torch
 from conftest import ROOT, TINY, environment, launch_command
 from diffusers import DDIMScheduler, UNet2DModel
 from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from models.pipeline_class_conditional import ClassConditionalPipeline
 from models.pipeline_vae import VAEPipeline
@@ -44,6 +45,16 @@ def score(tmp_path, judge):
         return json.loads((tmp_path / "scores/scores.json").read_text())
 
     return call
+
+
+def other_judge(judge: str, folder: Path) -> str:
+    """The same network with one weight changed."""
+    model = AutoModelForImageClassification.from_pretrained(judge)
+    with torch.no_grad():
+        model.classifier[-1].bias[0] += 0.01
+    model.save_pretrained(folder)
+    AutoImageProcessor.from_pretrained(judge).save_pretrained(folder)
+    return str(folder)
 
 
 def save_pipeline(folder: Path) -> Path:
@@ -129,6 +140,13 @@ def test_a_study_keeps_its_rows(tmp_path, judge, capsys):
     assert {path.name for path in (tmp_path / "study").glob("*.png")} == pictures
     study(source, judge, **settings)
     assert len((tmp_path / "study/rows.jsonl").read_text().splitlines()) == 8
+    drawn = {path: path.stat().st_mtime_ns for path in (tmp_path / "study").glob("drawn_*/*.npz")}
+    assert len(drawn) == 8, "one batch for every row"
+    other = other_judge(judge, tmp_path / "other")
+    study(source, other, **settings)
+    rows = [json.loads(line) for line in (tmp_path / "study/rows.jsonl").read_text().splitlines()]
+    assert len({row["judge"] for row in rows}) == 2 and len(rows) == 16, "another judge scores anew"
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "study").glob("drawn_*/*.npz")} == drawn, "nothing drawn anew"
     capsys.readouterr()
     study(source, judge, **settings | {"num_inference_steps": [4], "guidance_scales": [1.0]})
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| DD")]
@@ -175,6 +193,12 @@ def test_the_noise_study_trains_scores_and_reuses(tmp_path, judge):
         assert done.returncode == 0, done.stderr
     assert "Saved the pipeline" not in done.stdout, "the second call finds everything there"
     assert "| linear, beta_end 0.04 | " in done.stdout and "2 updates of 8; n = 20" in done.stdout
+    assert "drawing" not in done.stderr, "nor is anything scored again"
+    before = json.loads((tmp_path / "study/base/scores.json").read_text())
+    command[command.index("--judge") + 1] = other_judge(judge, tmp_path / "other")
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    after = json.loads((tmp_path / "study/base/scores.json").read_text())
+    assert "Saved the pipeline" not in done.stdout and after["judge_fingerprint"] != before["judge_fingerprint"]
     config = (tmp_path / "study/linear_beta_end_0.04/config.yaml").read_text()
     assert all(part in config for part in ("schedule: linear", "beta_end: 0.04", "prediction_type: v_prediction"))
     assert (tmp_path / "study/scores.png").exists()
