@@ -158,7 +158,7 @@ def summarize_elbo(measured: dict[str, torch.Tensor]) -> dict[str, Any]:
         "importance_weighted_nll": -float(bound.mean()),
         "importance_weighted_nll_standard_error": float(bound.std()) / math.sqrt(len(bound)),
         "kl_per_dimension": kl.mean(0).tolist(),
-        # Burda et al. 2016, section 2: a dimension is active when its mean varies with the image.
+        # Burda et al. 2016, section 5.2: a dimension is active when its mean varies with the image.
         "active_units": int((measured["mean"].var(0) > 0.01).sum()),
     }
 

@@ -59,7 +59,7 @@ def signal_to_noise(alpha_bar: torch.Tensor) -> torch.Tensor:
 
 
 def min_snr_weight(alpha_bar: torch.Tensor, prediction_type: Prediction, gamma: float | None) -> torch.Tensor:
-    """Weight of each step's squared error, (B,) -> (B,) (Hang et al. 2023, section 3.4).
+    """Weight of each step's squared error, (B,) -> (B,) (Hang et al. 2023, sections 3.4 and 4.2).
 
     In terms of the error of x0 the weight is min(SNR, gamma), so that nearly clean steps, which are easy and
     have huge SNR, do not drown the rest; the other targets divide it by their own scale. `gamma` None
@@ -160,7 +160,7 @@ def discriminator_loss(kind: Adversarial, real: torch.Tensor, fake: torch.Tensor
     """What the discriminator minimises; logits of real and of restored images, any shape -> ().
 
     "non_saturating" Goodfellow et al. 2014, eq. 1; "least_squares" Mao et al. 2017, eq. 9 (a = 0, b = 1); "hinge" Lim &
-    Ye 2017; "relativistic" Jolicoeur-Martineau 2018, each restored image paired with its own original.
+    Ye 2017; "relativistic" Jolicoeur-Martineau 2019, each restored image paired with its own original.
     """
     if kind == "non_saturating":
         return F.softplus(-real).mean() + F.softplus(fake).mean()
