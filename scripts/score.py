@@ -40,6 +40,7 @@ def main(
     num_bootstrap: int = 20,
     seed: int = 0,
     output: Path = Path("runs/scores"),
+    features: Path | None = None,
 ) -> None:
     """Score generated images.
 
@@ -56,7 +57,8 @@ def main(
         batch_size: images drawn at once.
         num_bootstrap: resamplings of the images for the interval of the Frechet distance; 0 = none.
         seed: of the noise and of the resampling.
-        output: folder for scores.json, what is drawn, and the cached features.
+        output: folder for scores.json and what is drawn.
+        features: folder where the features of real images are cached, output/features if not given.
     """
     if num_images_per_class < 1 or batch_size < 1 or num_bootstrap < 0:
         raise UserError("num_images_per_class and batch_size must be at least 1, num_bootstrap 0 or more.")
@@ -88,7 +90,7 @@ def main(
             f"and {reference.channels} channels. Set data.image_size or data.channels, or choose another data.path."
         )
 
-    cache = output / "features"
+    cache = features or output / "features"
     seen = extract(critic, images)
     real = extract(critic, reference, cache=cache)
     some = torch.randperm(len(train), generator=keyed_generator("floor", seed))[: len(images)]

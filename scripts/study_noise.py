@@ -82,6 +82,7 @@ def main(
             trained_on = read_yaml(run / "config.yaml")["data"]["path"]
             settings = ["--judge", judge, "--data.path", trained_on, "--data.split", "test", "--seed", seed]
             settings += ["--num_images_per_class", num_images_per_class, "--output", run]
+            settings += ["--features", output / "features"]  # of the real images, the same for all
             stages.run("score.py", run / "pipeline", *settings, *(score_flags or []))
         found[title] = json.loads((run / "scores.json").read_text())
     trained = read_yaml(run / "config.yaml")
