@@ -531,8 +531,19 @@ def rows(path: str) -> list[dict]:
 
 
 def newest(path: str, *key: str) -> list[dict]:
-    """Of rows with the same key the last one counts."""
-    return list({tuple(row[k] for k in key): row for row in rows(path)}.values())
+    """Of rows with the same key the last one counts, and only those of the last row's judge and pipeline."""
+    found = rows(path)
+    same = [k for k in ("judge", "seed", "dtype") if k in found[-1]]
+    alike = [row for row in found if all(row[k] == found[-1][k] for k in same)]
+    return list({tuple(row[k] for k in key): row for row in alike}.values())
+
+
+def largest(found: list[dict], *key: str) -> list[dict]:
+    """Of the groups of rows with the same key the largest; of equals the one with the lowest Frechet distance."""
+    groups: dict[tuple, list[dict]] = {}
+    for row in found:
+        groups.setdefault(tuple(row[k] for k in key), []).append(row)
+    return min(groups.values(), key=lambda group: (-len(group), min(row["frechet_distance"] for row in group)))
 
 
 def written(value: float, digits: int) -> str:
@@ -582,14 +593,12 @@ def expected_numbers() -> list[str]:
         for row in newest("reconstruction/rows.jsonl", "t"):
             found += [written(row["t"], 0), written(row["psnr"], 2), written(100 * row["kept"], 1)]
     sampled = newest("sampling/rows.jsonl", "scheduler", "num_inference_steps", "guidance_scale")
-    best = min(sampled, key=lambda row: row["frechet_distance"])
-    several = len({row["num_inference_steps"] for row in sampled}) > 1
-    found += [  # all steps at the best guidance, and all guidance with the best sampler
-        written(row["frechet_distance"], 3)
-        for row in sampled
-        if (several and row["guidance_scale"] == best["guidance_scale"])
-        or all(row[key] == best[key] for key in ("scheduler", "num_inference_steps"))
-    ]
+    # Steps are compared at the guidance, guidance by the sampler and steps, of which most was measured.
+    at_a_guidance = largest(sampled, "guidance_scale")
+    by_a_sampler = largest(sampled, "scheduler", "num_inference_steps")
+    tables = [at_a_guidance] if len({row["num_inference_steps"] for row in at_a_guidance}) > 1 else []
+    tables += [by_a_sampler] if len(by_a_sampler) > 1 else []
+    found += [written(row["frechet_distance"], 3) for table in tables for row in table]
     for path in sorted(RECORDS.glob("noise_study/*/scores.json")):
         found.append(written(json.loads(path.read_text())["frechet_distance"], 3))
     for run in ("vae_comparison/z16_seed0", "regression_cifar10", "gan_cifar10", "diffusion_cifar10_cpu"):
