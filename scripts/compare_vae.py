@@ -42,7 +42,8 @@ def main(
     """Compare latent sizes.
 
     Args:
-        experiment: a config of scripts/train_vae.py; its latent size, seed, name and output folder are set here.
+        experiment: a config of scripts/train_vae.py; its latent size, seed, name and output folder are set here, and
+            no part is published (run.push_to).
         latent_dims: 2, 4 and 16 if not given.
         seeds: 0, 1 and 2 if not given.
         output: folder of the runs (z<size>_seed<seed>), comparison.json, comparison.md and comparison.png.

@@ -34,7 +34,8 @@ def main(
     """Sweep the adversarial weight.
 
     Args:
-        experiment: a config of scripts/train_gan.py; its weight, seed, name and output folder are set here.
+        experiment: a config of scripts/train_gan.py; its weight, seed, name and output folder are set here, and no part
+            is published (run.push_to).
         adversarial_weights: 0.003, 0.01 and 0.03 if not given.
         seeds: 0 if not given.
         baseline: folder of the regression's pipeline: measured with the others, and what each generator starts from.
