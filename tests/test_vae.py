@@ -378,6 +378,10 @@ def test_curves_of_several_runs(main, tmp_path):
     assert [row["minutes"] for row in rows] == sorted(row["minutes"] for row in rows)
     with pytest.raises(UserError, match=r"b has logged no 'validation_kl'. It has: .*neg_elbo"):
         draw(runs, "validation_kl")
+    for name in ("log", "timing"):  # a run that is still training: a row not yet timed, half a row
+        path = tmp_path / f"runs/a/{name}.jsonl"
+        path.write_text(path.read_text() + ('{"update": 999}\n{"upd' if name == "log" else '{"update": 9'))
+    assert importlib.import_module("draw_curves").read_log(tmp_path / "runs/a") == rows
     with pytest.raises(UserError, match="not a run"):
         draw(str(tmp_path))
     with pytest.raises(UserError, match="2 runs need as many different names"):
