@@ -348,6 +348,18 @@ class Run:
     def device_name(self) -> str:
         return machine.device_name(self.device)
 
+    def facts(self, model: torch.nn.Module) -> dict[str, Any]:
+        """For the card of `model`: how large it is, and what its training took."""
+        return {
+            "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
+            "updates": f"{self.update:,}",
+            "images seen": f"{self.images_seen:,}",
+            "minutes": f"{self.seconds / 60:.1f}",
+            "device": self.device_name,
+            "precision": self.accelerator.mixed_precision,
+            "seed": self.config.seed,
+        }
+
     # ---- checkpoints -----------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
