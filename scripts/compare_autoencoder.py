@@ -17,7 +17,7 @@ from triptych.config import DataConfig, UserError, command
 from triptych.data import load_images
 from triptych.export import load_pipeline
 from triptych.figures import save_latent_planes
-from triptych.latents import prior_plane, sample_images
+from triptych.latents import encode_means, prior_plane, sample_images
 from triptych.seeds import keyed_generator
 
 
@@ -56,10 +56,7 @@ def main(
 
     models = {}
     for name, pipe in pipes.items():
-        try:
-            points = torch.cat([pipe.encode(part)[0] for part in pixels.split(500)]).numpy()
-        except ValueError as error:
-            raise UserError(f"{name}: {error}") from None
+        points = encode_means(pipe, pixels, name)
         kind = "plain autoencoder" if not pipe.vae.config.variational else "VAE"
         plane = tiles(pipe, prior_plane(plane_side), plane_side)
         models[kind] = (points, plane, tiles(pipe, z, samples_side))

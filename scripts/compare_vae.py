@@ -15,6 +15,7 @@ import numpy as np
 from triptych import stages
 from triptych.config import command, read_yaml
 from triptych.figures import save_comparison
+from triptych.tables import markdown
 
 COLUMNS = {  # score: (title, digits)
     "neg_elbo": ("-ELBO, nats", 2),
@@ -42,7 +43,8 @@ def main(
     """Compare latent sizes.
 
     Args:
-        experiment: a config of scripts/train_vae.py; its latent size, seed, name and output folder are set here.
+        experiment: a config of scripts/train_vae.py; its latent size, seed, name and output folder are set here, and
+            no part is published (run.push_to).
         latent_dims: 2, 4 and 16 if not given.
         seeds: 0, 1 and 2 if not given.
         output: folder of the runs (z<size>_seed<seed>), comparison.json, comparison.md and comparison.png.
@@ -65,7 +67,7 @@ def main(
 
     table = {d: {key: [s[key] for s in scores if key in s] for key in COLUMNS} for d, scores in results.items()}
     (output / "comparison.json").write_text(json.dumps(results, indent=2) + "\n")
-    text = markdown(table, results)
+    text = summary(table, results)
     (output / "comparison.md").write_text(text)
     shown = {COLUMNS[key][0]: {d: row[key] for d, row in table.items()} for key in COLUMNS}
     figure = save_comparison(
@@ -74,24 +76,24 @@ def main(
     print(f"\n{text}\n{output / 'comparison.md'}\n{figure}")
 
 
-def markdown(table: dict[int, dict[str, list[float]]], results: dict[int, list[dict]]) -> str:
+def summary(table: dict[int, dict[str, list[float]]], results: dict[int, list[dict]]) -> str:
     """Mean and standard deviation over seeds, a row per latent size."""
-    lines = ["| latent size | " + " | ".join(title for title, _ in COLUMNS.values()) + " |"]
-    lines.append("|---" * (len(COLUMNS) + 1) + "|")
+    lines = []
     for latent_dim, row in table.items():
         cells = []
         for key, (_, digits) in COLUMNS.items():
             values = row[key]
             spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
             cells.append(f"{np.mean(values):.{digits}f}{spread}" if values else "")
-        lines.append(f"| {latent_dim} | " + " | ".join(cells) + " |")
+        lines.append([latent_dim, *cells])
     some = next(iter(results.values()))
     first = some[0]
     note = f"{first['n']:,} {first['split']} images of {first['data']}, {first['likelihood']} likelihood"
     if "num_importance_samples" in first:
         note += f", k = {first['num_importance_samples']}"
     note += f"; mean ± standard deviation over {len(some)} seeds." if len(some) > 1 else "; one seed."
-    return "\n".join([*lines, "", note, ""])
+    titles = ["latent size", *(title for title, _ in COLUMNS.values())]
+    return f"{markdown(titles, lines)}\n\n{note}\n"
 
 
 if __name__ == "__main__":

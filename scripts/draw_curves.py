@@ -8,12 +8,12 @@ Reads log.jsonl and timing.jsonl of each run folder, also of a run that is still
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal
 
 from triptych.config import UserError, command, listed
 from triptych.figures import save_curves
+from triptych.rows import read_rows
 
 
 def main(
@@ -57,10 +57,10 @@ def read_log(folder: Path) -> list[dict[str, float]]:
     """The rows of a run's log, each with the minutes it took to get there."""
     if not (folder / "log.jsonl").exists():
         raise UserError(f"{folder} is not a run: there is no log.jsonl.")
-    timing = [json.loads(line) for line in (folder / "timing.jsonl").read_text().splitlines()]
-    minutes = {row["update"]: row["seconds"] / 60 for row in timing}  # of updates done twice, the later
-    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [row | {"minutes": minutes[row["update"]]} for row in rows]
+    rows = read_rows(folder / "log.jsonl")
+    # of updates done twice, the later; a run that is still training may not have timed its last row yet
+    minutes = {row["update"]: row["seconds"] / 60 for row in read_rows(folder / "timing.jsonl")}
+    return [row | {"minutes": minutes[row["update"]]} for row in rows if row["update"] in minutes]
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ python scripts/draw_vae.py runs/demo_vae_digits/pipeline --data.path digits --da
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,8 @@ from triptych.config import DataConfig, UserError, command
 from triptych.data import load_images
 from triptych.export import load_pipeline
 from triptych.figures import save_curves, save_image_grid, save_latent_space
-from triptych.latents import prior_plane, project, sample_images
+from triptych.latents import encode_means, prior_plane, project, sample_images
+from triptych.rows import read_rows
 from triptych.seeds import keyed_generator
 
 PARTS = ("neg_elbo", "reconstruction", "kl")
@@ -52,10 +52,7 @@ def main(
         raise UserError(f"columns {columns} needs {2 * columns} images; the sample has {count}.")
 
     pixels, labels = sample_images(images, count, seed)
-    try:
-        means = torch.cat([pipe.encode(part)[0] for part in pixels.split(500)]).numpy()
-    except ValueError as error:
-        raise UserError(f"{pipeline}: {error}") from None
+    means = encode_means(pipe, pixels, pipeline)
     points, axes, how = project(means, perplexity, seed)
     title = f"{count:,} {data.split} images, latent size {latent_dim}{how}"
     made = [save_latent_space(points, labels.numpy(), images.class_names, axes, title, output / "latent_space.png")]
@@ -71,9 +68,8 @@ def main(
         decoded = pipe.decode(prior_plane(plane_side), "np")
         grid = decoded.reshape(plane_side, plane_side, *decoded.shape[1:])
         made.append(save_image_grid(grid, output / "latent_plane.png"))
-    log = Path(pipeline).parent / "log.jsonl"
-    if log.exists():
-        logged = [json.loads(line) for line in log.read_text().splitlines()]
+    logged = read_rows(Path(pipeline).parent / "log.jsonl")
+    if logged:
         curves = {part: learning_curves(logged, part) for part in PARTS if part in logged[0]}
         made.append(save_curves(curves, "images seen", output / "learning_curves.png", "nats per image"))
     print(*made, sep="\n")

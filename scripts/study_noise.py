@@ -51,7 +51,8 @@ def main(
     """Study noise parameters.
 
     Args:
-        experiment: a config of scripts/train_diffusion.py; its schedule, budget, seed, name and folder are set here.
+        experiment: a config of scripts/train_diffusion.py; its schedule, budget, seed, name and folder are set here,
+            and no part is published (run.push_to).
         judge: a classifier of scripts/train_classifier.py, or "inception".
         variants: titles of those to train, separated by semicolons.
         num_updates: the budget of each.

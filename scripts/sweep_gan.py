@@ -10,13 +10,14 @@ resumed, and what has been trained or measured already is reused.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 
 from triptych import stages
 from triptych.config import command, read_yaml
+from triptych.rows import read_rows
+from triptych.tables import markdown
 
 HEALTH = ("accuracy_real", "accuracy_restored", "grad_norm_generator", "grad_norm_discriminator", "psnr")
 
@@ -34,7 +35,8 @@ def main(
     """Sweep the adversarial weight.
 
     Args:
-        experiment: a config of scripts/train_gan.py; its weight, seed, name and output folder are set here.
+        experiment: a config of scripts/train_gan.py; its weight, seed, name and output folder are set here, and no part
+            is published (run.push_to).
         adversarial_weights: 0.003, 0.01 and 0.03 if not given.
         seeds: 0 if not given.
         baseline: folder of the regression's pipeline: measured with the others, and what each generator starts from.
@@ -65,13 +67,13 @@ def main(
 
 def health(runs: dict[str, Path]) -> str:
     """The last tenth of each game: a collapsed one has accuracies of 1 or growing gradients."""
-    lines = ["| game | " + " | ".join(HEALTH) + " |", "|---" * (len(HEALTH) + 1) + "|"]
+    lines = []
     for name, run in runs.items():
-        rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        rows = read_rows(run / "log.jsonl")
         last = rows[-max(1, len(rows) // 10) :]
         means = (np.mean([row[key] for row in last if key in row] or [np.nan]) for key in HEALTH)
-        lines.append(f"| {name} | " + " | ".join(f"{mean:.3g}" for mean in means) + " |")
-    return "\n".join([*lines, ""])
+        lines.append([name, *(f"{mean:.3g}" for mean in means)])
+    return markdown(["game", *HEALTH], lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -125,18 +125,11 @@ def draw_samples(pipeline: ClassConditionalPipeline, run: Run, config: Diffusion
 def describe(config: DiffusionConfig, run: Run, unet: torch.nn.Module) -> str:
     facts = {
         "data": config.data.path,
-        "parameters": f"{sum(p.numel() for p in unet.parameters()):,}",
-        "updates": f"{run.update:,}",
-        "images seen": f"{run.images_seen:,}",
-        "minutes": f"{run.seconds / 60:.1f}",
-        "device": run.device_name,
-        "precision": run.accelerator.mixed_precision,
         "prediction, schedule": f"{config.schedule.prediction_type}, {config.schedule.beta_schedule}",
         "default sampler": f"{config.sampling.scheduler}, {config.sampling.num_inference_steps} steps, "
         f"guidance {config.sampling.guidance_scale:g}",
-        "seed": config.seed,
     }
-    return model_card("ClassConditionalPipeline", config.name, facts)
+    return model_card("ClassConditionalPipeline", config.name, facts | run.facts(unet))
 
 
 if __name__ == "__main__":

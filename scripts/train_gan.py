@@ -166,15 +166,8 @@ def describe(config: GanConfig, run: Run, generator: DenoisingUNet) -> str:
         "noise": "of the pairs" if config.paired else config.noise.describe(),
         "reconstruction loss": f"{config.reconstruction}, weight {config.reconstruction_weight:g}",
         "adversarial loss": game,
-        "parameters": f"{sum(p.numel() for p in generator.parameters()):,}",
-        "updates": f"{run.update:,}",
-        "images seen": f"{run.images_seen:,}",
-        "minutes": f"{run.seconds / 60:.1f}",
-        "device": run.device_name,
-        "precision": run.accelerator.mixed_precision,
-        "seed": config.seed,
     }
-    return model_card("DenoiserPipeline", config.name, facts)
+    return model_card("DenoiserPipeline", config.name, facts | run.facts(generator))
 
 
 if __name__ == "__main__":

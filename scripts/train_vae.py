@@ -147,15 +147,8 @@ def describe(config: VaeConfig, run: Run, vae: VAE) -> str:
         "latent dimensions": config.model.latent_dim,
         "architecture": config.model.architecture + ("" if config.model.variational else ", plain autoencoder"),
         "likelihood": config.likelihood,
-        "parameters": f"{sum(p.numel() for p in vae.parameters()):,}",
-        "updates": f"{run.update:,}",
-        "images seen": f"{run.images_seen:,}",
-        "minutes": f"{run.seconds / 60:.1f}",
-        "device": run.device_name,
-        "precision": run.accelerator.mixed_precision,
-        "seed": config.seed,
     }
-    return model_card("VAEPipeline", config.name, facts)
+    return model_card("VAEPipeline", config.name, facts | run.facts(vae))
 
 
 if __name__ == "__main__":

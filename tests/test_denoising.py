@@ -21,10 +21,11 @@ from models.gan import DenoisingUNet
 from models.pipeline_class_conditional import ClassConditionalPipeline
 from models.pipeline_denoiser import DenoiserPipeline
 from triptych import classical
-from triptych.comparison import differences, mean_and_interval
+from triptych.comparison import class_table, differences, mean_and_interval
 from triptych.config import DataConfig, NoiseConfig, UserError
 from triptych.data import load_images
-from triptych.rows import Rows
+from triptych.rows import Rows, read_rows
+from triptych.tables import markdown
 
 SIGMA = 25 / 255
 
@@ -85,10 +86,21 @@ def test_rows_are_found_again_and_a_torn_one_is_not(tmp_path):
     rows.add({"method": "a", "n": 1, "score": 3.0})
     with rows.path.open("a") as file:
         file.write('{"method": "b", "n"')  # killed while it wrote
+    assert [row["score"] for row in read_rows(rows.path)] == [1.0, 2.0, 3.0], "half a line is no row"
     again = Rows(rows.path)
     assert again.find(method="a", n=1)["score"] == 3.0 and again.find(method="b") is None
     again.add({"method": "b", "n": 1})
     assert [row["method"] for row in map(json.loads, rows.path.read_text().splitlines())] == ["a", "a", "a", "b"]
+    rows.path.write_text('{"n": 1}\n{"n": 2}')  # by hand, in an editor that ends no line
+    assert read_rows(rows.path) == [{"n": 1}, {"n": 2}] and read_rows(tmp_path / "nowhere.jsonl") == []
+
+
+def test_tables_in_markdown():
+    table = markdown(["method", "n"], [["noisy", 10], ("GAN", "")])
+    assert table == "| method | n |\n|---|---|\n| noisy | 10 |\n| GAN |  |"
+    assert class_table({"ours": {"labels": np.array([1, 1]), "psnr": np.array([2.0, 4.0])}}, ["cat", "dog"]) == (
+        "| class | ours |\n|---|---|\n| cat |  |\n| dog | 3.00 |"
+    )
 
 
 def test_intervals_and_differences():

@@ -7,11 +7,14 @@ import json
 import math
 import re
 import runpy
+import shlex
 import shutil
 import statistics
 import sys
 from pathlib import Path
+from typing import get_type_hints
 
+import jsonargparse
 import pytest
 import torch
 import yaml
@@ -36,6 +39,7 @@ from triptych.losses import (
     r1_penalty,
     signal_to_noise,
 )
+from triptych.records import STUDIES
 
 LANGUAGES = ("fa", "en")
 QUESTIONS = [
@@ -689,6 +693,26 @@ def test_collecting_what_is_not_there(tmp_path):
         collect_records(tmp_path, "sampling", tmp_path / "records")
     with pytest.raises(UserError, match="smapling"):
         collect_records(tmp_path, "smapling", tmp_path / "records")
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_the_command_of_a_study_is_understood_and_makes_its_folder(study, monkeypatch):
+    """Every flag and value is one that the script knows, as it is copied from a message to a shell."""
+    monkeypatch.chdir(ROOT)
+    words = shlex.split(STUDIES[study].command)
+    (at,) = (i for i, word in enumerate(words) if word.startswith("scripts/"))
+    main = importlib.import_module(Path(words[at]).stem).main
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action=jsonargparse.ActionConfigFile)
+    if words[at].startswith("scripts/train_"):
+        parser.add_class_arguments(get_type_hints(main)["config"])
+    else:
+        parser.add_function_arguments(main, as_positional=True)
+    given = parser.parse_args(words[at + 1 :])
+    folder = Path(given.run.output_dir, given.name) if "run" in given else Path(given.output)
+    assert Path("runs", study) in (folder, folder.parent)
+    named = given.as_dict().get("experiment") or given.as_dict().get("pipeline")
+    assert named is None or Path(named).exists()
 
 
 @pytest.mark.parametrize("path", sorted(RECORDS.rglob("*.*")), ids=lambda path: str(path.relative_to(RECORDS)))

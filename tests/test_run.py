@@ -209,7 +209,9 @@ def test_what_a_finished_run_holds(reference):
     record = json.loads((folder / "run.json").read_text())
     (session,) = record["sessions"]
     assert record["kind"] == "DiffusionConfig" and session["precision"] == "no" and session["versions"]["torch"]
-    assert "library_name: diffusers" in (folder / "pipeline/README.md").read_text()
+    card = (folder / "pipeline/README.md").read_text()
+    assert "library_name: diffusers" in card
+    assert all(f"| {fact} |\n" in card for fact in ("updates | 12", "images seen | 192", "precision | no", "seed | 0"))
 
 
 def test_going_on_from_saved_weights(reference, tmp_path, train):

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 import torch
+import yaml
 from conftest import ROOT, TINY, environment, flags
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
@@ -18,7 +19,8 @@ from torch.distributions import Bernoulli, Independent, MultivariateNormal, Norm
 
 from models.pipeline_vae import VAEPipeline
 from models.vae import VAE, Posterior
-from triptych.config import DataConfig, UserError, VaeConfig, command
+from triptych import stages
+from triptych.config import DataConfig, UserError, VaeConfig, command, read_yaml
 from triptych.data import load_images
 from triptych.latents import prior_plane
 from triptych.losses import bernoulli_nll, free_bits, gaussian_nll, importance_weighted_bound, kl_to_standard_normal
@@ -305,9 +307,13 @@ def test_drawing(main, tmp_path, latent_dim):
 
 
 def test_comparison_trains_measures_and_reuses(tmp_path):
-    """Two sizes; the second call finds everything there and launches nothing."""
+    """Two sizes; the second call finds everything there and launches nothing. Where the config would publish, which
+    needs a Hub before training, the parts of a study don't."""
     flags = json.dumps(vae_flags(num_updates=3))
-    command = [sys.executable, str(ROOT / "scripts/compare_vae.py"), str(ROOT / "configs/demo/vae_digits.yaml")]
+    config = yaml.safe_load((ROOT / "configs/demo/vae_digits.yaml").read_text())
+    config["run"] = config.get("run", {}) | {"push_to": "me/digits"}
+    (tmp_path / "publishing.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, str(ROOT / "scripts/compare_vae.py"), "publishing.yaml"]
     command += ["--latent_dims", "[1, 3]", "--seeds", "[5]", "--output", "cmp", "--num_importance_samples", "3"]
     command += ["--train_flags", flags]
     for _ in range(2):
@@ -319,6 +325,15 @@ def test_comparison_trains_measures_and_reuses(tmp_path):
     lines = (tmp_path / "cmp/comparison.md").read_text().splitlines()
     assert lines[2].startswith("| 1 |") and f"{results['1'][0]['neg_elbo']:.2f}" in lines[2]
     assert (tmp_path / "cmp/comparison.png").exists()
+    assert all(read_yaml(path)["run"]["push_to"] is None for path in tmp_path.glob("cmp/*/config.yaml"))
+
+
+@pytest.mark.parametrize("flag", [["--run.push_to", "me/digits"], ["--run.push_to=me/digits"]])
+def test_a_part_of_a_study_is_not_published(tmp_path, monkeypatch, flag):
+    monkeypatch.setattr(stages, "train", lambda *_: pytest.fail("trained"))
+    config = ROOT / "configs/demo/vae_digits.yaml"
+    with pytest.raises(UserError, match=r"Leave it out.*publish\.py .*x user/name"):
+        stages.train_once("train_vae.py", config, tmp_path, "x", "--seed", 1, *flag)
 
 
 def test_scoring_refuses(main, tmp_path):
@@ -363,6 +378,10 @@ def test_curves_of_several_runs(main, tmp_path):
     assert [row["minutes"] for row in rows] == sorted(row["minutes"] for row in rows)
     with pytest.raises(UserError, match=r"b has logged no 'validation_kl'. It has: .*neg_elbo"):
         draw(runs, "validation_kl")
+    for name in ("log", "timing"):  # a run that is still training: a row not yet timed, half a row
+        path = tmp_path / f"runs/a/{name}.jsonl"
+        path.write_text(path.read_text() + ('{"update": 999}\n{"upd' if name == "log" else '{"update": 9'))
+    assert importlib.import_module("draw_curves").read_log(tmp_path / "runs/a") == rows
     with pytest.raises(UserError, match="not a run"):
         draw(str(tmp_path))
     with pytest.raises(UserError, match="2 runs need as many different names"):

@@ -12,6 +12,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from triptych.tables import markdown
+
 PLACE = "<this folder or repository>"  # where a card says what to load, until it is published
 
 
@@ -233,15 +235,15 @@ def eval_results(scores: dict[str, Any], kind: str, dataset: tuple[str, str]) ->
 
 def scores_table(results: Iterable[EvalResult]) -> str:
     """The same for people, as a Markdown table."""
-    lines = ["| metric | value | n | dataset, split | measured with |", "|---|---|---|---|---|"]
+    rows = []
     for result in results:
         arguments = dict(result.metric_args)
         spread = f" ± {arguments.pop('interval_95'):.4g}" if "interval_95" in arguments else ""
         name, n = result.metric_name.rpartition(" (n = ")[0], arguments.pop("n")
         how = ", ".join(f"{key.replace('_', ' ')} {shown(value)}" for key, value in arguments.items())
         where = f"{result.dataset_name}, {result.dataset_split}"
-        lines.append(f"| {name} | {result.metric_value:.4g}{spread} | {n:,} | {where} | {how} |")
-    return "\n".join(lines)
+        rows.append([name, f"{result.metric_value:.4g}{spread}", f"{n:,}", where, how])
+    return markdown(["metric", "value", "n", "dataset, split", "measured with"], rows)
 
 
 def shown(value: Any) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from triptych.figures import save_by_class, save_curves, save_tradeoff
+from triptych.tables import markdown
 
 COLUMNS = {  # score: (title, digits)
     "psnr": ("PSNR, dB", 2),
@@ -73,8 +74,7 @@ def report(
 def scores_table(rows: dict[str, dict[str, Any]]) -> str:
     """A row for each method: mean ± half the 95 % confidence interval over the images."""
     shown = [key for key in COLUMNS if any(key in row for row in rows.values())]
-    titles = ["method", "n", *(COLUMNS[key][0] for key in shown), "ms an image"]
-    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+    lines = []
     for method, row in rows.items():
         cells = [method, f"{row['n']:,}"]
         for key in shown:
@@ -83,8 +83,8 @@ def scores_table(rows: dict[str, dict[str, Any]]) -> str:
             spread = f" ± {interval:.{digits}f}" if interval is not None else ""
             cells.append(f"{row[key]:.{digits}f}{spread}" if key in row else "")
         cells.append("" if method == "noisy" else f"{1000 * row['seconds_per_image']:.1f}")
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown(["method", "n", *(COLUMNS[key][0] for key in shown), "ms an image"], lines)
 
 
 def differences(each: dict[str, dict[str, np.ndarray]]) -> list[str]:
@@ -105,11 +105,11 @@ def differences(each: dict[str, dict[str, np.ndarray]]) -> list[str]:
 
 def class_table(each: dict[str, dict[str, np.ndarray]], class_names: Sequence[str]) -> str:
     """Mean PSNR of each class by each method."""
-    lines = ["| class | " + " | ".join(each) + " |", "|---" * (len(each) + 1) + "|"]
+    lines = []
     for label, name in enumerate(class_names):
         cells = (by_class(scores).get(label) for scores in each.values())
-        lines.append(f"| {name} | " + " | ".join("" if cell is None else f"{cell:.2f}" for cell in cells) + " |")
-    return "\n".join(lines)
+        lines.append([name, *("" if cell is None else f"{cell:.2f}" for cell in cells)])
+    return markdown(["class", *each], lines)
 
 
 def by_class(scores: dict[str, np.ndarray]) -> dict[int, float]:

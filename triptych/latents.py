@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from diffusers import DiffusionPipeline
 from sklearn.manifold import TSNE
 
+from triptych.config import UserError
 from triptych.data import ImageSet, to_unit_interval
 from triptych.seeds import keyed_generator
 
@@ -15,6 +17,18 @@ def sample_images(images: ImageSet, count: int, seed: int) -> tuple[torch.Tensor
     chosen = torch.randperm(len(images), generator=keyed_generator("sample", seed))[:count]
     batch = images.__getitems__(chosen.tolist())
     return to_unit_interval(batch["pixels"]), batch["labels"]
+
+
+def encode_means(pipe: DiffusionPipeline, pixels: torch.Tensor, name: str) -> np.ndarray:
+    """Where a VAE puts images: the means of q(z | x), (N, C, H, W) in [0, 1] -> (N, D).
+
+    Raises:
+        UserError: the images are not such as the VAE, which the message calls `name`, takes.
+    """
+    try:
+        return torch.cat([pipe.encode(part)[0] for part in pixels.split(500)]).numpy()
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from None
 
 
 def prior_plane(side: int) -> torch.Tensor:

@@ -18,6 +18,7 @@ from huggingface_hub import EvalResult, ModelCard, RepoCard
 
 from triptych import cards, hub
 from triptych.config import UserError, read_yaml
+from triptych.rows import read_rows
 
 PICKLES = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}
 LIBRARIES = {"diffusers", "transformers"}  # whose components need no code of their own
@@ -276,11 +277,6 @@ def rows_of(path: Path, model: Path) -> list[dict[str, Any]]:
             f"itself."
         )
     return ours
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSON lines file; none if it isn't there."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def is_hub_id(path: str | None) -> bool:

@@ -29,7 +29,20 @@ def _trained(script: str, config: str, *more: str) -> Study:
 
 _JUDGE = "--judge runs/classifier_cifar10/classifier --data.path uoft-cs/cifar10"
 _SHIPPED = "pretrained/cifar10-class-conditional"
+_DENOISERS = "regression=pretrained/denoiser-cifar10-regression,GAN=pretrained/denoiser-cifar10"
+_ON_CIFAR10 = "--data.path uoft-cs/cifar10 --judge pretrained/judge-cifar10"
 _MEASURED = ("rows.jsonl", "table.md", "*.png")
+
+
+def _games(study: str, which: str) -> Study:
+    score = """'[--judge, pretrained/judge-cifar10, --num_images, "2000", --methods, "", --sigmas, "[25, 50]"]'"""
+    return Study(
+        f"python scripts/sweep_gan.py configs/gan_cifar10.yaml {which} --baseline runs/regression_cifar10/pipeline "
+        f"--score_flags {score} --output runs/{study}",
+        ("health.md", *_MEASURED, "weight*/config.yaml"),
+    )
+
+
 STUDIES = {  # by folder, in runs/ as in records/
     "vae_comparison": Study(
         "python scripts/compare_vae.py configs/vae_mnist.yaml --output runs/vae_comparison",
@@ -45,6 +58,7 @@ STUDIES = {  # by folder, in runs/ as in records/
     "diffusion_cifar10_cpu": _trained("train_diffusion.py", "diffusion_cifar10_cpu.yaml"),
     "regression_cifar10": _trained("train_gan.py", "regression_cifar10.yaml"),
     "gan_cifar10": _trained("train_gan.py", "gan_cifar10.yaml"),
+    "gan_mnist": _trained("train_gan.py", "gan_mnist.yaml"),
     "classifier_cifar10": _trained("train_classifier.py", "classifier_cifar10.yaml", "scores.json"),
     "classifier_mnist": _trained("train_classifier.py", "classifier_mnist.yaml", "scores.json"),
     "scores": Study(f"python scripts/score.py {_SHIPPED} {_JUDGE} --output runs/scores", ("scores.json",)),
@@ -57,26 +71,26 @@ STUDIES = {  # by folder, in runs/ as in records/
         "--output runs/noise_study",
         ("table.md", "*.png", "*/scores.json", "*/config.yaml"),
     ),
-    "gan_sweep": Study(
-        "python scripts/sweep_gan.py configs/gan_cifar10.yaml --baseline runs/regression_cifar10/pipeline "
-        "--score_flags '[--judge, runs/classifier_cifar10/classifier]' --output runs/gan_sweep",
-        ("health.md", *_MEASURED, "weight*/config.yaml"),
-    ),
+    "gan_sweep": _games("gan_sweep", "--adversarial_weights '[0.003, 0.01, 0.03]'"),
+    "gan_seeds": _games("gan_seeds", "--adversarial_weights '[0.01]' --seeds '[0, 1, 2]'"),
     "three_families": Study(
-        "python scripts/score_denoiser.py --models regression=pretrained/denoiser-cifar10-regression,"
-        f"GAN=pretrained/denoiser-cifar10,diffusion={_SHIPPED} {_JUDGE} --methods '' --num_images 1000 "
-        "--output runs/three_families",
+        f"python scripts/score_denoiser.py --models {_DENOISERS},diffusion={_SHIPPED} {_ON_CIFAR10} --methods '' "
+        "--num_images 1000 --sigmas '[25]' --output runs/three_families",
         _MEASURED,
     ),
     "restorations": Study(
-        "python scripts/draw_restorations.py --models regression=pretrained/denoiser-cifar10-regression,"
-        f"GAN=pretrained/denoiser-cifar10,diffusion={_SHIPPED} --data.path uoft-cs/cifar10 --data.split test "
-        "--sigma 50 --methods BM3D --output runs/restorations/restorations.png",
+        f"python scripts/draw_restorations.py --models {_DENOISERS},diffusion={_SHIPPED} --data.path uoft-cs/cifar10 "
+        "--data.split test --sigma 50 --methods BM3D --output runs/restorations/restorations.png",
         ("*.png",),
     ),
     "denoising": Study(
-        "python scripts/score_denoiser.py --models regression=pretrained/denoiser-cifar10-regression,"
-        f"GAN=pretrained/denoiser-cifar10 {_JUDGE} --output runs/denoising",
+        f"python scripts/score_denoiser.py --models {_DENOISERS} {_ON_CIFAR10} --num_bm3d 200 --output runs/denoising",
+        _MEASURED,
+    ),
+    "denoising_mnist": Study(
+        "python scripts/score_denoiser.py --models GAN=pretrained/denoiser-mnist,VAE=pretrained/vae-mnist-z16 "
+        "--data.path ylecun/mnist --judge pretrained/judge-mnist --methods 'median,non-local means,BM3D' "
+        "--num_images 2000 --num_bm3d 100 --sigmas '[50, 100]' --output runs/denoising_mnist",
         _MEASURED,
     ),
 }
@@ -86,7 +100,7 @@ def collect(study: str, source: Path, target: Path) -> list[Path]:
     """Copy what `study` keeps from its folder `source` into ``target/<study>``; returns the copies.
 
     Files that are not there are passed over: whoever needs them says so (:func:`made_by`). The study is entered in
-    ``target/studies.json``: what is listed there the report shows, and insists on.
+    ``target/studies.json``: of what is listed there the report shows what it has a section for, and insists on it.
     """
     copies = []
     for pattern in STUDIES[study].files:

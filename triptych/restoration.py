@@ -17,7 +17,7 @@ from diffusers import DiffusionPipeline
 from triptych import classical
 from triptych.cards import weights_hash
 from triptych.config import DataConfig, NoiseConfig, UserError, listed
-from triptych.data import ImageSet, load_images
+from triptych.data import ImageSet, load_images, to_unit_interval
 from triptych.export import load_pipeline
 from triptych.noise import degrade_by_index
 from triptych.photos import PhotoSet, load_photos
@@ -45,7 +45,7 @@ class Spoiled:
         """The first `count` images, `size` at a time: lists of clean ones, (C, H, W) in [0, 1], and of noisy ones."""
         for first in range(0, count, size):
             indices = range(first, min(first + size, count))
-            pixels = [self.images.whole(index) / 255 for index in indices]
+            pixels = [to_unit_interval(self.images.whole(index)) for index in indices]
             if self.noise is None:
                 yield tuple(map(list, zip(*(pair.chunk(2) for pair in pixels), strict=True)))
             else:

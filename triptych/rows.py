@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON lines file, none if it isn't there; half a line at its end is passed over.
+
+    Raises:
+        ValueError: it is no file of JSON lines.
+    """
+    *lines, last = path.read_text().split("\n") if path.exists() else [""]
+    rows = [json.loads(line) for line in lines]
+    with suppress(ValueError):  # nothing, or half a line: a process is writing it, or was killed while it did
+        rows.append(json.loads(last))
+    return rows
 
 
 class Rows:
@@ -19,10 +33,8 @@ class Rows:
 
     def __init__(self, path: Path):
         self.path = path
-        text = path.read_text() if path.exists() else ""
-        # A process killed while it wrote leaves half a line; that row is measured again.
-        self._rows: list[dict[str, Any]] = [json.loads(line) for line in text.split("\n")[:-1]]
-        self._torn = bool(text) and not text.endswith("\n")
+        self._rows = read_rows(path)  # a row that was not written whole is measured again
+        self._torn = path.exists() and not path.read_text().endswith("\n")
 
     def find(self, **key: Any) -> dict[str, Any] | None:
         """The newest row that has these entries."""

@@ -6,8 +6,6 @@ killed at any moment and resumed ends with the same weights, averages and log, b
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
 import signal
 import sys
@@ -21,8 +19,8 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env
 from tqdm.auto import tqdm
 
-from triptych import checkpoints, hub, machine, publishing
-from triptych.config import ExperimentConfig, UserError, flatten, read_yaml, to_dict, write_yaml
+from triptych import checkpoints, hub, machine, publishing, run_folder
+from triptych.config import ExperimentConfig, UserError, flatten, to_dict
 from triptych.data import BatchOrder, ImageSet, describe, make_loader, to_images
 from triptych.log import NotFinite, ScalarLog
 from triptych.seeds import keyed_generator, keyed_seed
@@ -48,7 +46,7 @@ class Run:
     """
 
     def __init__(self, config: ExperimentConfig):
-        self.config, self.kind = config, type(config).__name__
+        self.config = config
         self.folder = Path(config.run.output_dir) / config.name
         # accelerate joins several CPU processes (gloo) only when told that it is on a CPU.
         on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
@@ -80,7 +78,7 @@ class Run:
         self._seconds_before, self._clock, self._logged_at = 0.0, time.perf_counter(), time.perf_counter()
         self._log = ScalarLog(self.folder, lambda x: self.accelerator.reduce(x, reduction="mean"), self.is_main)
         self._signal = 0
-        self._on_main(self._open_folder)
+        self._on_main(lambda: run_folder.refuse_unless_fits(self.folder, config))
         if config.run.push_to:
             self._on_main(lambda: hub.refuse_unless_free(config.run.push_to, config.run.push_private))
 
@@ -97,41 +95,6 @@ class Run:
         broadcast_object_list(message)
         if message[0] is not None:
             raise UserError(message[0])
-
-    def _open_folder(self) -> None:
-        resume, saved = self.config.resume, self.folder / "config.yaml"
-        if saved.exists() and resume is None:
-            raise UserError(
-                f"{self.folder} already holds a run, and nothing of it is overwritten. Continue it with "
-                f"--resume latest, or choose another --name."
-            )
-        if saved.exists():
-            self._refuse_unless_compatible(read_yaml(saved))
-        elif self.folder.exists() and any(self.folder.iterdir()):
-            raise UserError(
-                f"{self.folder} exists and is not a training run; nothing is written there. Choose another "
-                f"--name or --run.output_dir."
-            )
-        elif resume not in (None, "latest"):
-            raise UserError(f"--resume {resume}: {self.folder} holds no run to resume.")
-
-    def _refuse_unless_compatible(self, saved: dict[str, Any]) -> None:
-        path = self.folder / "run.json"
-        kind = json.loads(path.read_text())["kind"] if path.exists() else self.kind
-        if kind != self.kind:
-            raise UserError(f"{self.folder} holds a run of {kind}, not of {self.kind}. Choose another --name.")
-        old, new = flatten(saved), flatten(to_dict(self.config))
-        # What is learned must stay; bookkeeping, and how a step's images are shared out, may change.
-        free = {"resume", "batch_size", "data.path", "data.num_workers", "data.memory_limit_mb"}
-        if self.config.optimizer.lr_schedule == "constant":
-            free.add("num_updates")
-        keys = [key for key in {*old, *new} - free if not key.startswith("run.") and old.get(key) != new.get(key)]
-        if keys:
-            rows = "; ".join(f"{key}: {old.get(key)} -> {new.get(key)}" for key in sorted(keys))
-            raise UserError(
-                f"{self.folder} was started with other settings ({rows}). Resume it with its own "
-                f"(--config {self.folder / 'config.yaml'} --resume latest), or start another --name."
-            )
 
     def prepare(self, images: ImageSet, stateful: list[Any], *objects: Any) -> tuple[Any, ...]:
         """Register what a checkpoint holds, wrap models and optimizers, and resume if asked.
@@ -157,33 +120,17 @@ class Run:
         return prepared
 
     def _begin_session(self) -> None:
-        path = self.folder / "run.json"
-        record = json.loads(path.read_text()) if path.exists() else {"kind": self.kind, "sessions": []}
-        data = describe(self._images)
-        if record.get("data", data) != data:
-            raise UserError(
-                f"{self.folder} was started on other data ({record['data']}); data.path "
-                f"{self.config.data.path!r} gives {data}. Point data.path at the same data."
-            )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_yaml(dataclasses.replace(self.config, resume=None), self.folder / "config.yaml")
-        record["data"] = data
-        record["sessions"].append(
-            {
-                "started": time.strftime("%Y-%m-%d %H:%M:%S%z"),
-                "from_update": self.update,
-                "device": self.device_name,
-                "precision": self.accelerator.mixed_precision,
-                "num_processes": self.num_processes,
-                "num_threads": torch.get_num_threads(),
-                "versions": machine.versions(),
-                "commit": machine.git_commit(),
-                "arguments": sys.argv[1:],
-            }
-        )
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(record, indent=2) + "\n")
-        partial.replace(path)
+        session = {
+            "from_update": self.update,
+            "device": self.device_name,
+            "precision": self.accelerator.mixed_precision,
+            "num_processes": self.num_processes,
+            "num_threads": torch.get_num_threads(),
+            "versions": machine.versions(),
+            "commit": machine.git_commit(),
+            "arguments": sys.argv[1:],
+        }
+        run_folder.begin_session(self.folder, self.config, describe(self._images), session)
         self._log.cut_back()
 
     # ---- steps -----------------------------------------------------------------------------------
@@ -347,6 +294,18 @@ class Run:
     @property
     def device_name(self) -> str:
         return machine.device_name(self.device)
+
+    def facts(self, model: torch.nn.Module) -> dict[str, Any]:
+        """For the card of `model`: how large it is, and what its training took."""
+        return {
+            "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
+            "updates": f"{self.update:,}",
+            "images seen": f"{self.images_seen:,}",
+            "minutes": f"{self.seconds / 60:.1f}",
+            "device": self.device_name,
+            "precision": self.accelerator.mixed_precision,
+            "seed": self.config.seed,
+        }
 
     # ---- checkpoints -----------------------------------------------------------------------------
 

@@ -33,18 +33,25 @@ def train(script: str, *arguments: object) -> None:
 def train_once(script: str, experiment: Path, output: Path, name: str, *flags: object) -> Path:
     """Train ``output/name`` by `experiment` with `flags`: resumed where it was interrupted, kept where it is done.
 
+    It is not published, whatever `experiment` says: all parts of a study would go to one repository.
+
     Returns:
         The run's folder.
 
     Raises:
-        UserError: there is no such experiment, or the training failed.
+        UserError: there is no such experiment, `flags` ask for publishing, or the training failed.
     """
     if not experiment.exists():
         raise UserError(f"{experiment} does not exist.")
+    if any(str(flag).partition("=")[0] == "--run.push_to" for flag in flags):
+        raise UserError(
+            "--run.push_to is not for the parts of a study, which would all go to one repository. Leave it out, and "
+            f"publish the one you choose: python scripts/publish.py {output / name} user/name"
+        )
     run_folder = output / name
     if not (run_folder / "pipeline").exists():
-        where = ["--name", name, "--run.output_dir", output, "--resume", "latest"]
-        train(script, "--config", experiment, *where, *flags)
+        where = ["--name", name, "--run.output_dir", output, "--resume", "latest", "--run.push_to", "null"]
+        train(script, "--config", experiment, *flags, *where)
     return run_folder
 
 
