@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,9 +16,12 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 from transformers import pipeline as transformers_pipeline
 
-from triptych.config import NoiseConfig
+from triptych.config import DataConfig, NoiseConfig, UserError
+from triptych.data import load_images
 from triptych.features import load_judge
+from triptych.latents import prior_plane
 from triptych.noise import degrade_by_index
+from triptych.seeds import keyed_generator
 from triptych.similarity import psnr
 
 SHIPPED = sorted(path.parent for path in (ROOT / "pretrained").glob("*/model_index.json"))
@@ -78,6 +84,72 @@ def test_denoisers_restore_right_after_cloning(folder):
 
 def test_denoisers_are_small():
     assert megabytes(*DENOISERS) < 15
+
+
+DIGITS = DataConfig(split="test", channels=3, image_size=32)
+
+
+@pytest.fixture
+def triptych(monkeypatch):
+    """scripts/draw_triptych.py on the shipped pipelines and the embedded digits, in few steps."""
+    monkeypatch.chdir(ROOT)
+    main = importlib.import_module("draw_triptych").main
+
+    def draw(output: Path, **changes) -> np.ndarray:
+        main(**{"data": DIGITS, "num_inference_steps": 6, "output": output} | changes)
+        return np.asarray(Image.open(output))
+
+    return draw
+
+
+def test_the_triptych_shows_what_the_pipelines_make(triptych, tmp_path):
+    picture = triptych(tmp_path / "a.png")
+    assert picture.shape == (630, 1650, 4) and (picture[..., 3] == 255).all()
+    assert (picture[:24] == 255).all() and (picture[:, -24:] == 255).all()
+    plane, restored, emerging = (picture[24:528, left : left + 504, :3].astype(int) for left in (24, 573, 1122))
+    vae, diffusion = (
+        DiffusionPipeline.from_pretrained(ROOT / "pretrained" / name, trust_remote_code=True)
+        for name in ("vae-mnist-z2", "cifar10-class-conditional")
+    )
+
+    decoded = vae.decode(prior_plane(9), "np").reshape(9, 9, 28, 28).swapaxes(1, 2).reshape(252, 252, 1)
+    assert np.abs(plane - enlarged(decoded * 255, 2)).max() <= 1
+    for row, clean in enumerate(load_images(DIGITS).__getitems__([0, 1, 2])["pixels"]):
+        clean = enlarged(clean.permute(1, 2, 0).numpy(), 5)
+        cells = [restored[172 * row : 172 * row + 160, 172 * column : 172 * column + 160] for column in range(3)]
+        assert (cells[2] == clean).all(), "the first images, every pixel a square"
+        assert np.abs(cells[1] - clean).mean() < np.abs(cells[0] - clean).mean() / 2
+    diffusion.set_progress_bar_config(disable=True)
+    cat = diffusion(3, num_inference_steps=6, generator=keyed_generator("image", 0, 3, 0), output_type="np").images[0]
+    assert np.abs(emerging[306:402, 408:] - enlarged(cat * 255, 3)).max() <= 1, "what generate.py draws first"
+
+    assert (triptych(tmp_path / "b.png") == picture).all()
+    assert (triptych(tmp_path / "b.png", seed=1, overwrite=True) != picture).any()
+
+
+def enlarged(image: np.ndarray, factor: int) -> np.ndarray:
+    return image.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"output": Path("README.md")}, "ends in .png"),
+        ({"output": Path("docs/images/digits.png")}, "is there already.*--overwrite"),
+        ({"sigma": 256.0}, "sigma"),
+        ({"denoiser": "pretrained/vae-mnist-z2"}, "a pipeline with a denoiser"),
+        ({"vae": "pretrained/vae-mnist-z4"}, "4 latent variables"),
+        ({"classes": "cat,ship"}, "classes must be 5.*there are 2"),
+        ({"classes": "cat,ship,lion,dog,frog"}, "no class 'lion'"),
+        ({"num_inference_steps": 5}, "at least 6"),
+        ({"data": DataConfig(split="test")}, "of 1 channels.*data.channels"),
+        ({"data": DataConfig(split="test", channels=3, image_size=200)}, "3 images of 200x200.*data.image_size"),
+    ],
+)
+def test_the_triptych_refuses(triptych, tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        triptych(**{"output": tmp_path / "c.png"} | changes)
+    assert not list(tmp_path.iterdir())
 
 
 def drawn_digits() -> torch.Tensor:

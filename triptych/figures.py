@@ -27,10 +27,10 @@ def show(axis: plt.Axes, image: np.ndarray) -> None:
         spine.set_visible(False)
 
 
-def save(figure: Figure, path: Path) -> Path:
-    """Write a figure and free it."""
+def save(figure: Figure, path: Path, trim: bool = True) -> Path:
+    """Write a figure and free it; `trim` cuts its edges to what is drawn."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=PIXELS_PER_INCH, bbox_inches="tight", facecolor="white")
+    figure.savefig(path, dpi=PIXELS_PER_INCH, bbox_inches="tight" if trim else None, facecolor="white")
     plt.close(figure)
     return path
 
@@ -108,6 +108,45 @@ def save_forward_process(
 def save_captioned(images: np.ndarray, titles: Sequence[str], captions: Sequence[Sequence[str]], path: Path) -> Path:
     """Images by row, what became of them by column, (images, columns, H, W, C), enlarged, a caption under each."""
     return save(image_table(images, column_labels=titles, captions=captions, cell=1.05), path)
+
+
+def save_panels(panels: dict[str, tuple[str, np.ndarray]], path: Path, side: int = 504) -> Path:
+    """Squares of images side by side, a title and a line under each; every pixel of an image is a clean square.
+
+    Args:
+        panels: by title: the line under it, and as many rows of images as columns, (n, n, H, W, C) in [0, 1].
+        path: the PNG to write.
+        side: of a panel in pixels; images are enlarged by the largest whole number that fits, gaps take the rest.
+
+    Raises:
+        ValueError: the images of a panel don't fit into it.
+    """
+    squares = [mosaic(images, side) for _, images in panels.values()]
+    edge, gap, below = 24, 45, 102
+    width, height = 2 * edge + len(panels) * (side + gap) - gap, edge + side + below
+    figure = plt.figure(figsize=(width / PIXELS_PER_INCH, height / PIXELS_PER_INCH), dpi=PIXELS_PER_INCH)
+    with plt.rc_context({"font.family": "cmss10"}):  # Computer Modern Sans, which comes with matplotlib
+        for number, (title, (line, _)) in enumerate(panels.items()):
+            left = edge + number * (side + gap)
+            figure.figimage(squares[number], xo=left, yo=below)
+            for text, y, size, colour in ((title, 57, 14, "black"), (line, 24, 11, "0.35")):
+                figure.text(left / width, y / height, text, fontsize=size, color=colour)
+    return save(figure, path, trim=False)
+
+
+def mosaic(images: np.ndarray, side: int) -> np.ndarray:
+    """A square of images on white, (n, n, H, W, C) in [0, 1] -> uint8 (side, side, 3)."""
+    n, _, image_height, image_width, _ = images.shape
+    factor = side // (n * max(image_height, image_width))
+    if factor == 0:
+        raise ValueError(f"{n} images of {image_width}x{image_height} pixels in a row don't fit into {side} pixels.")
+    pixels = (np.clip(images, 0, 1) * 255).round().astype(np.uint8)
+    pixels = pixels.repeat(factor, axis=2).repeat(factor, axis=3)
+    canvas = np.full((side, side, 3), 255, np.uint8)
+    for row, top in enumerate(np.linspace(0, side - pixels.shape[2], n).round().astype(int)):
+        for column, left in enumerate(np.linspace(0, side - pixels.shape[3], n).round().astype(int)):
+            canvas[top : top + pixels.shape[2], left : left + pixels.shape[3]] = pixels[row, column]  # grey spreads
+    return canvas
 
 
 def save_schedules(alphas_cumprod: dict[str, np.ndarray], timesteps: Sequence[int], path: Path) -> Path:
