@@ -42,6 +42,7 @@ def main(
     guidance_scales: list[float] | None = None,
     num_images_per_class: int = 100,
     batch_size: int = 100,
+    num_bootstrap: int = 20,
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     seed: int = 0,
     output: Path = Path("runs/sampling"),
@@ -57,6 +58,7 @@ def main(
         guidance_scales: 1, 2, 3 and 4 if not given; 1 = no guidance.
         num_images_per_class: images of each class for every row.
         batch_size: images drawn at once.
+        num_bootstrap: resamplings of the images for the interval of the Frechet distance; 0 = none.
         dtype: precision of the drawing network.
         seed: of the noise, the same for every row.
         output: folder of rows.jsonl, table.md and the charts.
@@ -91,7 +93,11 @@ def main(
         kept = output / f"drawn_{key_of(drawn_by | how)}"
         images, labels, seconds = draw(pipe, call, num_images_per_class, batch_size, seed, kept)
         seen = extract(critic, images)
-        row = key | distances(critic, seen, real, 0, seed) | {"seconds_per_image": seconds, "features": critic.name}
+        row = (
+            key
+            | distances(critic, seen, real, num_bootstrap, seed)
+            | {"seconds_per_image": seconds, "features": critic.name}
+        )
         if hasattr(critic, "class_names"):
             found = recognised(critic.class_names, pipe.class_names, seen["logits"], labels)
             row |= {k: found[k] for k in ("class_accuracy", "class_accuracy_interval", "per_class")}
@@ -128,6 +134,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         f"n = {first['n']:,} images a row, seed {first['seed']}; {first['features']}; against {first['data']}, "
         f"{first['split']}. Best: {called(best)}. The fastest within {NEAR - 1:.0%} of it: {called(fast)}."
     )
+    if "frechet_distance_interval" in best:
+        note += " Its interval is of 95 %, by resampling the images: what lies within it is not told apart by so many."
     if "class_accuracy" in first:
         note += f" Most often the class asked for: {called(max(rows, key=lambda row: row['class_accuracy']))}."
     return "\n".join([*lines, "", note, ""])
@@ -137,7 +145,8 @@ def called(row: dict[str, Any]) -> str:
     said = (
         f"{row['scheduler']}, {row['num_inference_steps']} steps, guidance {row['guidance_scale']:g} (Frechet distance "
     )
-    said += f"{row['frechet_distance']:.3g}, {row['seconds_per_image']:.3f} s an image"
+    spread = f" ± {row['frechet_distance_interval']:.2g}" if "frechet_distance_interval" in row else ""
+    said += f"{row['frechet_distance']:.3g}{spread}, {row['seconds_per_image']:.3f} s an image"
     return said + (f", class accuracy {row['class_accuracy']:.1%})" if "class_accuracy" in row else ")")
 
 
@@ -145,14 +154,16 @@ def charts(rows: list[dict[str, Any]], output: Path) -> list[Path]:
     """Scores against steps, a chart for each guidance scale that has several, and against guidance likewise."""
     made = []
     quantities = [key for key in COLUMNS if key in rows[0]]
+    samplers = sorted({row["scheduler"] for row in rows})
 
     def chart(x: str, label: str, fixed: str, value: float, path: Path, log_x: bool = False) -> None:
         chosen = sorted((row for row in rows if row[fixed] == value), key=lambda row: row[x])
-        names = sorted({row["scheduler"] for row in chosen})
-        if len({row[x] for row in chosen}) < 2:
+        seen = {name: {row[x] for row in chosen if row["scheduler"] == name} for name in samplers}
+        names = [name for name in samplers if len(seen[name]) > 1]  # a single point is no curve
+        if not names:
             return
         curves = {
-            key.replace("_", " "): {
+            key.replace("_", " ").capitalize(): {
                 name: tuple(zip(*((row[x], row[key]) for row in chosen if row["scheduler"] == name), strict=True))
                 for name in names
             }

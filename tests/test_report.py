@@ -11,6 +11,7 @@ import shlex
 import shutil
 import statistics
 import sys
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import get_type_hints
 
@@ -551,7 +552,9 @@ def largest(found: list[dict], *key: str) -> list[dict]:
 
 
 def written(value: float, digits: int) -> str:
-    return f"{value:,.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    """As the report writes it: halves away from zero, where Python's format takes the even one."""
+    rounded = Decimal(value).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_UP)
+    return f"{rounded:,}".replace("-", "\N{MINUS SIGN}")
 
 
 def expected_numbers() -> list[str]:

@@ -63,6 +63,12 @@ STUDIES = {  # by folder, in runs/ as in records/
     "classifier_mnist": _trained("train_classifier.py", "classifier_mnist.yaml", "scores.json"),
     "scores": Study(f"python scripts/score.py {_SHIPPED} {_JUDGE} --output runs/scores", ("scores.json",)),
     "sampling": Study(f"python scripts/study_sampling.py {_SHIPPED} {_JUDGE} --output runs/sampling", _MEASURED),
+    "sampling_to_1000": Study(
+        f"python scripts/study_sampling.py {_SHIPPED} {_JUDGE} --num_images_per_class 10 "
+        "--num_inference_steps '[5, 10, 25, 50, 100, 250, 1000]' --guidance_scales '[2]' "
+        "--output runs/sampling_to_1000",
+        _MEASURED,
+    ),
     "reconstruction": Study(
         f"python scripts/study_reconstruction.py {_SHIPPED} {_JUDGE} --output runs/reconstruction", _MEASURED
     ),
