@@ -1,6 +1,6 @@
 """Execute the notebooks in place, after writing the repository's address into their badges and Colab cells.
 
-    python scripts/run_notebooks.py                                 # all of them; three minutes on two cores, data at hand
+    python scripts/run_notebooks.py                                 # all of them; three minutes on two cores
     python scripts/run_notebooks.py --notebooks notebooks/01_vae.ipynb
     python scripts/run_notebooks.py --execute false                 # only the address, as a fork needs it
 
