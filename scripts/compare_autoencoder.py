@@ -11,13 +11,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from diffusers import DiffusionPipeline
 
 from triptych.config import DataConfig, UserError, command
 from triptych.data import load_images
 from triptych.export import load_pipeline
 from triptych.figures import save_latent_planes
-from triptych.latents import encode_means, prior_plane, sample_images
+from triptych.latents import decode_grid, encode_means, prior_plane, sample_images
 from triptych.seeds import keyed_generator
 
 
@@ -58,15 +57,9 @@ def main(
     for name, pipe in pipes.items():
         points = encode_means(pipe, pixels, name)
         kind = "plain autoencoder" if not pipe.vae.config.variational else "VAE"
-        plane = tiles(pipe, prior_plane(plane_side), plane_side)
-        models[kind] = (points, plane, tiles(pipe, z, samples_side))
+        plane = decode_grid(pipe, prior_plane(plane_side), plane_side)
+        models[kind] = (points, plane, decode_grid(pipe, z, samples_side))
     print(save_latent_planes(models, labels.numpy(), images.class_names, output))
-
-
-def tiles(pipe: DiffusionPipeline, z: torch.Tensor, rows: int):
-    """Decode (rows * columns, 2) to (rows, columns, H, W, C)."""
-    images = pipe.decode(z, "np")
-    return images.reshape(rows, -1, *images.shape[1:])
 
 
 if __name__ == "__main__":

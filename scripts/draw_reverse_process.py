@@ -13,7 +13,7 @@ from triptych.config import command
 from triptych.export import chosen_classes, load_pipeline
 from triptych.figures import save_reverse_process
 from triptych.schedules import scheduler_class
-from triptych.seeds import keyed_generator
+from triptych.seeds import image_generators
 
 
 def main(
@@ -45,7 +45,7 @@ def main(
         ids,
         num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale,
-        generator=[keyed_generator("image", seed, i, 0) for i in ids],
+        generator=image_generators(seed, [(i, 0) for i in ids]),
         output_type="np",
         return_intermediates=True,
     )

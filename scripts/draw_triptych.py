@@ -18,9 +18,9 @@ from triptych.config import DataConfig, UserError, command
 from triptych.data import load_images
 from triptych.export import chosen_classes, load_pipeline
 from triptych.figures import save_panels
-from triptych.latents import prior_plane
+from triptych.latents import decode_grid, prior_plane
 from triptych.restoration import Spoiled, make_levels
-from triptych.seeds import keyed_generator
+from triptych.seeds import image_generators
 
 # Images on a side of each square: with 28 and 32 pixels all three come out as high to the pixel.
 PLANE, RESTORED, EMERGING = 9, 3, 5
@@ -80,7 +80,7 @@ def main(
         )
 
     panels = {
-        "VAE": ("a plane of two latent variables, decoded", decoded_plane(decoder)),
+        "VAE": ("a plane of two latent variables, decoded", decode_grid(decoder, prior_plane(PLANE), PLANE)),
         "denoising GAN": ("noisy, restored, clean", restorations(restorer, Spoiled(images, noise, seed))),
         "diffusion": ("classes emerging from noise, step by step", emerging(sampler, ids, steps, guidance_scale, seed)),
     }
@@ -88,12 +88,6 @@ def main(
         print(save_panels(panels, output))
     except ValueError as error:
         raise UserError(f"{error} data.image_size makes the images to restore smaller.") from None
-
-
-def decoded_plane(pipe: DiffusionPipeline) -> np.ndarray:
-    """Two latent variables at quantiles of the prior, decoded: (rows, columns, H, W, C) in [0, 1]."""
-    decoded = pipe.decode(prior_plane(PLANE), "np")
-    return decoded.reshape(PLANE, PLANE, *decoded.shape[1:])
 
 
 def restorations(pipe: DiffusionPipeline, spoiled: Spoiled) -> np.ndarray:
@@ -109,7 +103,7 @@ def emerging(pipe: DiffusionPipeline, ids: list[int], steps: int, guidance: floa
         ids,
         num_inference_steps=steps,
         guidance_scale=guidance,
-        generator=[keyed_generator("image", seed, i, 0) for i in ids],
+        generator=image_generators(seed, [(i, 0) for i in ids]),
         output_type="np",
         return_intermediates=True,
     )

@@ -14,7 +14,7 @@ from triptych.config import DataConfig, UserError, command
 from triptych.data import load_images
 from triptych.export import load_pipeline
 from triptych.figures import save_curves, save_image_grid, save_latent_space
-from triptych.latents import encode_means, prior_plane, project, sample_images
+from triptych.latents import decode_grid, encode_means, prior_plane, project, sample_images
 from triptych.rows import read_rows
 from triptych.seeds import keyed_generator
 
@@ -65,9 +65,8 @@ def main(
     drawn = pipe(6 * columns, generator=keyed_generator("prior", seed), output_type="np").images
     made.append(save_image_grid(drawn.reshape(6, columns, *drawn.shape[1:]), output / "prior_samples.png"))
     if latent_dim == 2:
-        decoded = pipe.decode(prior_plane(plane_side), "np")
-        grid = decoded.reshape(plane_side, plane_side, *decoded.shape[1:])
-        made.append(save_image_grid(grid, output / "latent_plane.png"))
+        plane = decode_grid(pipe, prior_plane(plane_side), plane_side)
+        made.append(save_image_grid(plane, output / "latent_plane.png"))
     logged = read_rows(Path(pipeline).parent / "log.jsonl")
     if logged:
         curves = {part: learning_curves(logged, part) for part in PARTS if part in logged[0]}

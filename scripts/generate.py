@@ -21,7 +21,7 @@ from triptych.config import UserError, command
 from triptych.export import chosen_classes, load_pipeline, refuse_unless_empty
 from triptych.figures import save_image_grid
 from triptych.schedules import scheduler_class
-from triptych.seeds import keyed_generator
+from triptych.seeds import image_generators
 
 
 def main(
@@ -73,7 +73,7 @@ def main(
             [class_id for class_id, _ in batch],
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
-            generator=[keyed_generator("image", seed, class_id, k) for class_id, k in batch],
+            generator=image_generators(seed, batch),
             output_type="np",
         ).images  # (B, H, W, C) in [0, 1]
         for (class_id, k), image in zip(batch, pipe.numpy_to_pil(pixels), strict=True):

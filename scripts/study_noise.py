@@ -17,6 +17,7 @@ from triptych import stages
 from triptych.config import UserError, command, listed, read_yaml
 from triptych.features import load_critic
 from triptych.figures import save_bars
+from triptych.tables import markdown
 
 BASE = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
 VARIANTS: dict[str, dict[str, object]] = {  # by title: what differs from the base, keys of `schedule`
@@ -98,16 +99,14 @@ def main(
 def table(found: dict[str, dict], budget: str) -> str:
     first = next(iter(found.values()))
     shown = {key: name for key, name in COLUMNS.items() if key in first}
-    lines = ["| what differs | " + " | ".join(shown.values()) + " |", "|---" * (len(shown) + 1) + "|"]
-    for title, scores in found.items():
-        lines.append(f"| {title} | " + " | ".join(f"{scores[key]:.3f}" for key in shown) + " |")
+    lines = [[title, *(f"{scores[key]:.3f}" for key in shown)] for title, scores in found.items()]
     base = ", ".join(f"{key} {value}" for key, value in BASE.items())
     note = (
         f"Base: {base}. Each trained for {budget}; n = {first['n']:,}; {first['judge']}; against {first['data']}, "
         f"{first['reference_split']}; {first['scheduler']}, {first['num_inference_steps']} steps, guidance "
         f"{first['guidance_scale']:g}; seed {first['seed']}."
     )
-    return "\n".join([*lines, "", note, ""])
+    return f"{markdown(['what differs', *shown.values()], lines)}\n\n{note}\n"
 
 
 if __name__ == "__main__":

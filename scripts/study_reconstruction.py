@@ -31,6 +31,7 @@ from triptych.schedules import scheduler_class
 from triptych.scoring import load_metric
 from triptych.seeds import keyed_generator
 from triptych.similarity import psnr, ssim
+from triptych.tables import markdown
 
 QUANTITIES = {"psnr": "PSNR, dB", "ssim": "SSIM", "perceptual_distance": "perceptual distance", "kept": "class kept"}
 
@@ -169,22 +170,21 @@ def measure(way: Way, critic: Judge, indices: list[int], t: int, batch_size: int
 
 def table(rows: list[dict[str, Any]], class_names: list[str]) -> str:
     """All classes together at each t, then the classes at the t where they differ most in what is kept."""
-    lines = ["| t | SNR, dB | " + " | ".join(QUANTITIES.values()) + " |", "|---" * (len(QUANTITIES) + 2) + "|"]
+    steps = []
     for row in rows:
         cells = (f"{row[key]:.3f} ± {row[f'{key}_interval']:.3f}" for key in QUANTITIES)
-        lines.append(f"| {row['t']} | {row['snr_db']:+.1f} | " + " | ".join(cells) + " |")
+        steps.append([row["t"], f"{row['snr_db']:+.1f}", *cells])
     spread = max(rows, key=lambda row: np.std([c["kept"] for c in row["per_class"].values()]))
-    lines += ["", f"By class at t = {spread['t']}:", "", "| class | " + " | ".join(QUANTITIES.values()) + " |"]
-    lines.append("|---" * (len(QUANTITIES) + 1) + "|")
-    for name in class_names:
-        lines.append(f"| {name} | " + " | ".join(f"{spread['per_class'][name][key]:.3f}" for key in QUANTITIES) + " |")
+    classes = [[name, *(f"{spread['per_class'][name][key]:.3f}" for key in QUANTITIES)] for name in class_names]
     first = rows[0]
     note = (
         f"n = {first['n']:,} images of {first['data']}, {first['split']}; {first['scheduler']}, "
         f"{first['num_inference_steps']} steps from the last t, guidance {first['guidance_scale']:g}, seed "
         f"{first['seed']}."
     )
-    return "\n".join([*lines, "", note, ""])
+    at_each_t = markdown(["t", "SNR, dB", *QUANTITIES.values()], steps)
+    by_class = markdown(["class", *QUANTITIES.values()], classes)
+    return f"{at_each_t}\n\nBy class at t = {spread['t']}:\n\n{by_class}\n\n{note}\n"
 
 
 def charts(rows: list[dict[str, Any]], class_names: list[str], output: Path) -> Path:

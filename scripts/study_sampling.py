@@ -14,6 +14,7 @@ for no new drawing. Delete those folders when no more is to be asked.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ from triptych.figures import save_curves
 from triptych.rows import Rows
 from triptych.schedules import scheduler_class
 from triptych.scoring import NUMBERS, distances, draw, key_of, recognised
+from triptych.tables import markdown
 
 COLUMNS = ("frechet_distance", "class_accuracy", "precision", "recall")
 NEAR = 1.02  # how near to the best still counts as good
@@ -93,11 +95,8 @@ def main(
         kept = output / f"drawn_{key_of(drawn_by | how)}"
         images, labels, seconds = draw(pipe, call, num_images_per_class, batch_size, seed, kept)
         seen = extract(critic, images)
-        row = (
-            key
-            | distances(critic, seen, real, num_bootstrap, seed)
-            | {"seconds_per_image": seconds, "features": critic.name}
-        )
+        row = key | distances(critic, seen, real, num_bootstrap, seed)
+        row |= {"seconds_per_image": seconds, "features": critic.name}
         if hasattr(critic, "class_names"):
             found = recognised(critic.class_names, pipe.class_names, seen["logits"], labels)
             row |= {k: found[k] for k in ("class_accuracy", "class_accuracy_interval", "per_class")}
@@ -121,11 +120,11 @@ def table(rows: list[dict[str, Any]]) -> str:
     """All rows, and which to use."""
     shown = [key for key in (*NUMBERS, "class_accuracy") if key in rows[0]]
     titles = ["scheduler", "steps", "guidance", *(key.replace("_", " ") for key in shown), "seconds an image"]
-    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+    lines = []
     for row in rows:
         cells = [row["scheduler"], str(row["num_inference_steps"]), f"{row['guidance_scale']:g}"]
         cells += [f"{row[key]:.4g}" for key in shown] + [f"{row['seconds_per_image']:.3f}"]
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append(cells)
     best = min(rows, key=lambda row: row["frechet_distance"])
     good = [row for row in rows if row["frechet_distance"] <= NEAR * best["frechet_distance"]]
     fast = min(good, key=lambda row: row["seconds_per_image"])
@@ -138,7 +137,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         note += " Its interval is of 95 %, by resampling the images: what lies within it is not told apart by so many."
     if "class_accuracy" in first:
         note += f" Most often the class asked for: {called(max(rows, key=lambda row: row['class_accuracy']))}."
-    return "\n".join([*lines, "", note, ""])
+    return f"{markdown(titles, lines)}\n\n{note}\n"
 
 
 def called(row: dict[str, Any]) -> str:
@@ -154,12 +153,11 @@ def charts(rows: list[dict[str, Any]], output: Path) -> list[Path]:
     """Scores against steps, a chart for each guidance scale that has several, and against guidance likewise."""
     made = []
     quantities = [key for key in COLUMNS if key in rows[0]]
-    samplers = sorted({row["scheduler"] for row in rows})
 
     def chart(x: str, label: str, fixed: str, value: float, path: Path, log_x: bool = False) -> None:
         chosen = sorted((row for row in rows if row[fixed] == value), key=lambda row: row[x])
-        seen = {name: {row[x] for row in chosen if row["scheduler"] == name} for name in samplers}
-        names = [name for name in samplers if len(seen[name]) > 1]  # a single point is no curve
+        points = Counter(row["scheduler"] for row in chosen)
+        names = [name for name in sorted(points) if points[name] > 1]  # a single point is no curve
         if not names:
             return
         curves = {

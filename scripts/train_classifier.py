@@ -165,15 +165,8 @@ def describe(
         "data": config.data.path + (f", every other image ({config.half})" if config.half else ""),
         "image size": image_size,
         "accuracy": f"{scores['accuracy']:.2%} of {scores['n']:,} images (split {scores['split']})",
-        "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
-        "updates": f"{run.update:,}",
-        "images seen": f"{run.images_seen:,}",
-        "minutes": f"{run.seconds / 60:.1f}",
-        "device": run.device_name,
-        "precision": run.accelerator.mixed_precision,
-        "seed": config.seed,
     }
-    return model_card("ResNetForImageClassification", config.name, facts)
+    return model_card("ResNetForImageClassification", config.name, facts | run.facts(model))
 
 
 if __name__ == "__main__":

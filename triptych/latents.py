@@ -42,6 +42,12 @@ def prior_plane(side: int) -> torch.Tensor:
     return torch.stack(torch.meshgrid(z, z.flip(0), indexing="xy"), dim=-1).reshape(-1, 2)
 
 
+def decode_grid(pipe: DiffusionPipeline, z: torch.Tensor, rows: int) -> np.ndarray:
+    """What latent variables decode to, for a figure: (rows * columns, D) -> (rows, columns, H, W, C) in [0, 1]."""
+    images = pipe.decode(z, "np")
+    return images.reshape(rows, -1, *images.shape[1:])
+
+
 def project(means: np.ndarray, perplexity: float, seed: int) -> tuple[np.ndarray, tuple[str, str], str]:
     """Latent means in the plane, (N, D) -> (N, 2), names of the axes, and how it was done.
 

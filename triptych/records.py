@@ -27,10 +27,10 @@ def _trained(script: str, config: str, *more: str) -> Study:
     return Study(f"{launch} scripts/{script} --config configs/{config}", kept)
 
 
-_JUDGE = "--judge runs/classifier_cifar10/classifier --data.path uoft-cs/cifar10"
 _SHIPPED = "pretrained/cifar10-class-conditional"
 _DENOISERS = "regression=pretrained/denoiser-cifar10-regression,GAN=pretrained/denoiser-cifar10"
 _ON_CIFAR10 = "--data.path uoft-cs/cifar10 --judge pretrained/judge-cifar10"
+_SAMPLING = f"python scripts/study_sampling.py {_SHIPPED} {_ON_CIFAR10} --dtype bfloat16"
 _MEASURED = ("rows.jsonl", "table.md", "*.png")
 
 
@@ -61,19 +61,32 @@ STUDIES = {  # by folder, in runs/ as in records/
     "gan_mnist": _trained("train_gan.py", "gan_mnist.yaml"),
     "classifier_cifar10": _trained("train_classifier.py", "classifier_cifar10.yaml", "scores.json"),
     "classifier_mnist": _trained("train_classifier.py", "classifier_mnist.yaml", "scores.json"),
-    "scores": Study(f"python scripts/score.py {_SHIPPED} {_JUDGE} --output runs/scores", ("scores.json",)),
-    "sampling": Study(f"python scripts/study_sampling.py {_SHIPPED} {_JUDGE} --output runs/sampling", _MEASURED),
+    "scores": Study(
+        f"python scripts/score.py {_SHIPPED} {_ON_CIFAR10} --num_images_per_class 200 --dtype bfloat16 "
+        "--output runs/scores",
+        ("scores.json",),
+    ),
+    # the record also holds a scan of guidance and 250 steps, by the same command with other grids: docs/sampling.md
+    "sampling": Study(
+        f"{_SAMPLING} --num_images_per_class 30 "
+        "--schedulers DDPM,DDIM,DPMSolverMultistep,UniPCMultistep,DEISMultistep "
+        "--num_inference_steps '[5, 10, 25, 50, 100]' --guidance_scales '[2]' --output runs/sampling",
+        _MEASURED,
+    ),
     "sampling_to_1000": Study(
-        f"python scripts/study_sampling.py {_SHIPPED} {_JUDGE} --num_images_per_class 10 "
+        f"{_SAMPLING} --num_images_per_class 10 "
         "--num_inference_steps '[5, 10, 25, 50, 100, 250, 1000]' --guidance_scales '[2]' "
         "--output runs/sampling_to_1000",
         _MEASURED,
     ),
     "reconstruction": Study(
-        f"python scripts/study_reconstruction.py {_SHIPPED} {_JUDGE} --output runs/reconstruction", _MEASURED
+        f"python scripts/study_reconstruction.py {_SHIPPED} {_ON_CIFAR10} --num_images_per_class 20 --dtype bfloat16 "
+        "--output runs/reconstruction",
+        _MEASURED,
     ),
     "noise_study": Study(
-        "python scripts/study_noise.py configs/diffusion_cifar10_cpu.yaml --judge runs/classifier_cifar10/classifier "
+        "python scripts/study_noise.py configs/diffusion_cifar10_cpu.yaml --judge pretrained/judge-cifar10 "
+        "--num_updates 800 --num_images_per_class 50 --score_flags '[--guidance_scale, \"2\", --dtype, bfloat16]' "
         "--output runs/noise_study",
         ("table.md", "*.png", "*/scores.json", "*/config.yaml"),
     ),
@@ -81,7 +94,7 @@ STUDIES = {  # by folder, in runs/ as in records/
     "gan_seeds": _games("gan_seeds", "--adversarial_weights '[0.01]' --seeds '[0, 1, 2]'"),
     "three_families": Study(
         f"python scripts/score_denoiser.py --models {_DENOISERS},diffusion={_SHIPPED} {_ON_CIFAR10} --methods '' "
-        "--num_images 1000 --sigmas '[25]' --output runs/three_families",
+        "--num_images 500 --sigmas '[25, 50]' --output runs/three_families",
         _MEASURED,
     ),
     "restorations": Study(
@@ -90,7 +103,8 @@ STUDIES = {  # by folder, in runs/ as in records/
         ("*.png",),
     ),
     "denoising": Study(
-        f"python scripts/score_denoiser.py --models {_DENOISERS} {_ON_CIFAR10} --num_bm3d 200 --output runs/denoising",
+        f"python scripts/score_denoiser.py --models {_DENOISERS} {_ON_CIFAR10} --num_images 2000 --num_bm3d 100 "
+        "--output runs/denoising",
         _MEASURED,
     ),
     "denoising_mnist": Study(

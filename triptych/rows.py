@@ -14,7 +14,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: it is no file of JSON lines.
     """
-    *lines, last = path.read_text().split("\n") if path.exists() else [""]
+    return _parse(path.read_text() if path.exists() else "")
+
+
+def _parse(text: str) -> list[dict[str, Any]]:
+    *lines, last = text.split("\n")
     rows = [json.loads(line) for line in lines]
     with suppress(ValueError):  # nothing, or half a line: a process is writing it, or was killed while it did
         rows.append(json.loads(last))
@@ -33,8 +37,9 @@ class Rows:
 
     def __init__(self, path: Path):
         self.path = path
-        self._rows = read_rows(path)  # a row that was not written whole is measured again
-        self._torn = path.exists() and not path.read_text().endswith("\n")
+        text = path.read_text() if path.exists() else ""
+        self._rows = _parse(text)  # a row that was not written whole is measured again
+        self._torn = bool(text) and not text.endswith("\n")
 
     def find(self, **key: Any) -> dict[str, Any] | None:
         """The newest row that has these entries."""

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from triptych.comparison import mean_and_interval
 from triptych.config import UserError
 from triptych.features import Extractor
-from triptych.seeds import keyed_generator
+from triptych.seeds import image_generators
 
 METRICS = Path(__file__).resolve().parents[1] / "metrics"
 NUMBERS = ("frechet_distance", "kernel_distance", "precision", "recall", "inception_score")
@@ -51,7 +51,7 @@ def draw(
         batch = order[first : first + batch_size]
         path = folder / f"{first:08d}_{len(batch)}.npz"
         if not path.exists():
-            start, generators = time.perf_counter(), [keyed_generator("image", seed, c, k) for c, k in batch]
+            start, generators = time.perf_counter(), image_generators(seed, batch)
             if names:
                 drawn = pipe([c for c, _ in batch], generator=generators, output_type="np", **how).images
             else:  # of the prior; one generator for the batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -22,3 +23,9 @@ def keyed_seed(purpose: str, *key: int) -> int:
 def keyed_generator(purpose: str, *key: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator seeded with :func:`keyed_seed`."""
     return torch.Generator(device).manual_seed(keyed_seed(purpose, *key))
+
+
+def image_generators(seed: int, images: Iterable[tuple[int, int]]) -> list[torch.Generator]:
+    """For a class-conditional pipeline's call, a generator for each (class, number): image `number` of that class is
+    the same whoever draws it, whatever else is drawn."""
+    return [keyed_generator("image", seed, class_id, number) for class_id, number in images]
