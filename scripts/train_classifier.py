@@ -29,6 +29,7 @@ from triptych.losses import flip_horizontally
 from triptych.optimizers import make_ema, make_lr_schedulers, make_optimizers
 from triptych.run import Run
 from triptych.scoring import load_metric
+from triptych.whitening import whitening_kernels
 
 BILINEAR = 2  # PIL's number for it, which image processors keep in their file
 BATCH = 256  # images at once where something is measured
@@ -47,9 +48,11 @@ def main(config: ClassifierConfig) -> None:
     torch.manual_seed(config.seed)
     names = dict(enumerate(images.class_names))
     classes = {"id2label": names, "label2id": {name: i for i, name in names.items()}}
-    model = ResNetForImageClassification(
-        ResNetConfig(num_channels=3, **dataclasses.asdict(config.model), **classes)
-    ).to(run.device)
+    layout = dataclasses.asdict(config.model)
+    whitened_stem = layout.pop("whitened_stem")
+    model = ResNetForImageClassification(ResNetConfig(num_channels=3, **layout, **classes)).to(run.device)
+    if whitened_stem:
+        whiten_stem(model, images, config)
     optimizers = make_optimizers(model, config.optimizer, ends=("resnet.embedder", "classifier"))
     lr_schedulers = make_lr_schedulers(optimizers, config.optimizer, config.num_updates)
     ema = make_ema(model, config.ema)
@@ -109,15 +112,31 @@ def augment(x: torch.Tensor, run: Run, config: ClassifierConfig) -> torch.Tensor
     if config.max_shift:
         down, right = (run.randint(2 * config.max_shift + 1, size) - config.max_shift for _ in range(2))
         x = shift_with_reflection(x, down, right, config.max_shift)
-    if config.cutout:
+    if config.cutout and run.update < config.num_updates - config.num_refining_updates:
         top, left = (run.randint(side, size) - config.cutout // 2 for _ in range(2))
         x = cut_out(x, top, left, config.cutout)
     return x
 
 
 def enlarge(x: torch.Tensor, times: int) -> torch.Tensor:
-    """As the image processor does, without its rounding to 8 bits: (B, C, H, W) -> (B, C, times H, times W)."""
-    return F.interpolate(x, scale_factor=times, mode="bilinear") if times > 1 else x
+    """As the image processor does, without its rounding to 8 bits: (B, C, H, W) -> (B, C, times H, times W).
+
+    Channels last in memory, which the layers behind keep: a fifth less time for a step on a CPU.
+    """
+    x = F.interpolate(x, scale_factor=times, mode="bilinear") if times > 1 else x
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def whiten_stem(model: ResNetForImageClassification, images: ImageSet, config: ClassifierConfig) -> None:
+    """Give the first convolution whitening kernels of 1,000 training images as they are, and learn it no further."""
+    convolution = model.resnet.embedder.embedder.convolution
+    spread = range(0, len(images), max(1, len(images) // 1000))
+    pixels = enlarge(to_images(images.__getitems__(spread)["pixels"]), config.upsample)
+    kernels = whitening_kernels(
+        pixels, len(convolution.weight), convolution.kernel_size[0], stride=convolution.stride[0]
+    )
+    convolution.weight.data.copy_(kernels)
+    convolution.weight.requires_grad_(False)
 
 
 @torch.no_grad()

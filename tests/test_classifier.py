@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import ROOT, TINY, environment, launch_command
 from PIL import Image
 from safetensors.torch import load_file
@@ -20,8 +21,9 @@ from transformers import ResNetConfig, ResNetForImageClassification
 
 from triptych.augmentation import cut_out, shift_with_reflection
 from triptych.config import ClassifierConfig, DataConfig, UserError, command
-from triptych.data import load_images
+from triptych.data import load_images, to_images
 from triptych.features import extract, load_judge
+from triptych.whitening import whitening_kernels
 
 SCRIPT = ROOT / "scripts/train_classifier.py"
 
@@ -64,6 +66,7 @@ def classifier_flags(**changes: str) -> list[str]:
         "model.embedding_size": "8",
         "model.hidden_sizes": "[8, 16]",
         "model.depths": "[1, 1]",
+        "model.whitened_stem": "true",
         "optimizer.num_warmup_updates": "2",
         "horizontal_flip": "true",
         "cutout": "3",
@@ -180,6 +183,26 @@ def test_scores_and_card(launched):
     assert not list(launched.glob(".*partial"))
 
 
+def test_the_whitened_stem_is_measured_and_stays(launched):
+    train = load_images(DataConfig(channels=3))
+    pixels = to_images(train.__getitems__(range(len(train)))["pixels"])
+    pixels = F.interpolate(pixels, scale_factor=2, mode="bilinear")
+    saved = load_file(launched / "classifier/model.safetensors")
+    expected = whitening_kernels(pixels, 8, kernel_size=7, stride=2)
+    assert torch.allclose(saved["resnet.embedder.embedder.convolution.weight"], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_stem_that_is_not_whitened_learns(main, tmp_path):
+    main(name="x", model__whitened_stem="false", model__embedding_size=7)
+    first, last = (
+        load_file(tmp_path / f"runs/x/checkpoints/update_{update:08d}/model.safetensors")[
+            "resnet.embedder.embedder.convolution.weight"
+        ]
+        for update in (8, 12)
+    )
+    assert not torch.equal(first, last)
+
+
 def test_two_processes_train_together(tmp_path):
     """Batch norm sees half a batch on each, so the numbers are not those of one; the draws are."""
     done = launch(tmp_path, "--multi_gpu", "--num_processes", "2", name="two", batch_size=4, num_updates=3)
@@ -216,6 +239,15 @@ def test_validation_changes_nothing_of_the_training(main):
     ]
 
 
+def test_the_last_updates_blot_nothing_out(main):
+    cut, plain = main(name="cut"), main(name="plain", cutout=0)
+    assert cut[0] != plain[0]
+    assert main(name="never", num_refining_updates=12) == plain
+    half = main(name="half", num_refining_updates=6)
+    first = [row["update"] <= 6 for row in cut].count(True)
+    assert half[:first] == cut[:first] and half[first] != cut[first]
+
+
 def test_a_judge_of_half_the_images(main, tmp_path):
     main(name="x", num_updates=1, run__log_every=1, half="odd")
     record = json.loads((tmp_path / "runs/x/run.json").read_text())
@@ -241,6 +273,7 @@ def test_the_halves_are_apart_and_whole(tmp_path, limit):
     [
         ({"max_shift": 8}, "max_shift 8 must be less than the images' 8 pixels"),
         ({"validation_split": "validation"}, "have the splits train and test"),
+        ({"model__embedding_size": 7}, r"model\.embedding_size cannot be 7. Choose an even number"),
     ],
 )
 def test_bad_input(main, changes, says):
@@ -253,6 +286,7 @@ def test_bad_input(main, changes, says):
     [
         {"model__depths": "[1]"},
         {"upsample": 0},
+        {"num_refining_updates": -1},
         {"label_smoothing": 1},
         {"validate_every": 4},
         {"half": "first"},
@@ -281,7 +315,9 @@ def test_every_config_parses_and_costs_what_it_says(monkeypatch, path):
     configs = []
     command(lambda config: configs.append(config), ClassifierConfig)
     (config,) = configs
-    network = ResNetConfig(num_channels=3, num_labels=10, **dataclasses.asdict(config.model))
+    layout = dataclasses.asdict(config.model)
+    layout.pop("whitened_stem")  # says how it begins, not how large it is
+    network = ResNetConfig(num_channels=3, num_labels=10, **layout)
     model = ResNetForImageClassification(network)
     side = config.upsample * {"digits": 8, "ylecun/mnist": 28, "uoft-cs/cifar10": 32}[config.data.path]
     with FlopCounterMode(display=False) as counter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from diffusers.training_utils import EMAModel
 
@@ -33,6 +34,14 @@ def test_adamw_has_everything():
     model = make_model()
     (optimizer,) = make_optimizers(model, OptimizerConfig(), ends=("first",))
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "muon"])
+def test_what_is_frozen_belongs_to_none(name):
+    model = make_model().requires_grad_(False)
+    model["norm"].requires_grad_(True)
+    (optimizer,) = make_optimizers(model, OptimizerConfig(name=name))
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == 2
 
 
 def test_muon_moves_kernels_as_torchs_muon_moves_matrices():

@@ -491,6 +491,8 @@ class ClassifierModelConfig:
     depths: tuple[int, ...] = (1, 1, 1)
     # "basic": two 3x3 convolutions a block (He et al. 2016, fig. 5 left); "bottleneck": 1x1, 3x3, 1x1 (right)
     layer_type: Literal["basic", "bottleneck"] = "basic"
+    # the stem's kernels are principal patches of the training images and stay so (triptych.whitening); false = learned
+    whitened_stem: bool = False
 
     def __post_init__(self) -> None:
         check(self.embedding_size >= 1, "model.embedding_size must be at least 1")
@@ -521,6 +523,9 @@ class ClassifierConfig(ExperimentConfig):
     horizontal_flip: bool = False
     # side of a square that is blotted out at a random place (DeVries & Taylor 2017); 0 = off
     cutout: int = 0
+    # the last so many updates blot nothing out: images as they will be judged, at the smallest steps (He et al. 2019,
+    # "Data augmentation revisited")
+    num_refining_updates: int = 0
     # the split whose accuracy is measured while training and for scores.json. Nothing is chosen by it
     validation_split: str = "test"
     # updates between two measurements, a multiple of run.log_every; 0 = only at the end
@@ -532,6 +537,7 @@ class ClassifierConfig(ExperimentConfig):
         check(0 <= self.label_smoothing < 1, "label_smoothing must lie in [0, 1)")
         check(self.max_shift >= 0, "max_shift must be 0 or more")
         check(self.cutout >= 0, "cutout must be 0 or more")
+        check(self.num_refining_updates >= 0, "num_refining_updates must be 0 or more")
         check(self.validate_every >= 0, "validate_every must be 0 or more")
         check(self.validate_every % self.run.log_every == 0, "validate_every must be a multiple of run.log_every")
 

@@ -48,11 +48,12 @@ def make_optimizers(
     replaces the update of a weight matrix by its nearest orthogonal one. Muon is for hidden layers: what maps from
     or to data, classes and time (parameters whose names begin with one of `ends`), and everything that is no
     matrix, stays with AdamW. With ``"sgd"``, Nesterov's accelerated gradient (Sutskever et al. 2013) for everything.
+    What is frozen (``requires_grad`` is false) belongs to none of them.
     """
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if config.name == "sgd":
         settings = {"lr": config.lr, "momentum": config.betas[0], "weight_decay": config.weight_decay}
-        return [torch.optim.SGD(model.parameters(), nesterov=config.betas[0] > 0, fused=True, **settings)]
-    named = dict(model.named_parameters())
+        return [torch.optim.SGD(named.values(), nesterov=config.betas[0] > 0, fused=True, **settings)]
     hidden = {name: p for name, p in named.items() if p.ndim >= 2 and not name.startswith(tuple(ends))}
     if config.name == "adamw":
         hidden = {}
