@@ -71,7 +71,7 @@ def main(
     data = ["--data.path", data_path] if data_path else []
     # loaded here too, so that a judge that cannot be had is said before hours of training, and another one scores anew
     scored_by = {"judge_fingerprint": load_critic(judge).fingerprint, "seed": seed}
-    scored_by["num_images_per_class"] = num_images_per_class
+    scored_by |= {"num_images_per_class": num_images_per_class, "score_flags": score_flags or []}
     found = {}
     for title in titles:
         name = title.replace(" ", "_").replace(",", "")
@@ -79,14 +79,17 @@ def main(
         settings = [part for key, value in schedule.items() for part in (f"--schedule.{key}", str(value).lower())]
         settings += ["--num_updates", num_updates, "--seed", seed, *data, *(train_flags or [])]
         run = stages.train_once("train_diffusion.py", experiment, output, name, *settings)
-        scores = json.loads((run / "scores.json").read_text()) if (run / "scores.json").exists() else {}
-        if not scored_by.items() <= scores.items():
+        path = run / "scores.json"
+        scores = json.loads(path.read_text()) if path.exists() else {}
+        if any(scores.get(key) != value for key, value in scored_by.items()):
             trained_on = read_yaml(run / "config.yaml")["data"]["path"]
             settings = ["--judge", judge, "--data.path", trained_on, "--data.split", "test", "--seed", seed]
             settings += ["--num_images_per_class", num_images_per_class, "--output", run]
             settings += ["--features", output / "features"]  # of the real images, the same for all
             stages.run("score.py", run / "pipeline", *settings, *(score_flags or []))
-        found[title] = json.loads((run / "scores.json").read_text())
+            scores = json.loads(path.read_text()) | scored_by
+            path.write_text(json.dumps(scores, indent=2) + "\n")
+        found[title] = scores
     trained = read_yaml(run / "config.yaml")
     budget = f"{trained['num_updates']:,} updates of {trained['batch_size']}"
     text = table(found, budget)

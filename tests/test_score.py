@@ -199,6 +199,12 @@ def test_the_noise_study_trains_scores_and_reuses(tmp_path, judge):
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
     after = json.loads((tmp_path / "study/base/scores.json").read_text())
     assert "Saved the pipeline" not in done.stdout and after["judge_fingerprint"] != before["judge_fingerprint"]
+    command[-1] = json.dumps(["--num_bootstrap", "2"])
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    resampled = json.loads((tmp_path / "study/base/scores.json").read_text())
+    assert done.returncode == 0, done.stderr
+    assert "Saved the pipeline" not in done.stdout, "other flags of scoring score anew, and train nothing"
+    assert "frechet_distance_interval" in resampled and "frechet_distance_interval" not in after
     config = (tmp_path / "study/linear_beta_end_0.04/config.yaml").read_text()
     assert all(part in config for part in ("schedule: linear", "beta_end: 0.04", "prediction_type: v_prediction"))
     assert (tmp_path / "study/scores.png").exists()
