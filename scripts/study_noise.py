@@ -70,8 +70,8 @@ def main(
         raise UserError(f"variants: {unknown or 'none'} is not among: {'; '.join(VARIANTS)}.")
     data = ["--data.path", data_path] if data_path else []
     # loaded here too, so that a judge that cannot be had is said before hours of training, and another one scores anew
-    scored_by = {"judge_fingerprint": load_critic(judge).fingerprint, "seed": seed}
-    scored_by |= {"num_images_per_class": num_images_per_class, "score_flags": score_flags or []}
+    scored_by = {"judge_fingerprint": load_critic(judge).fingerprint, "score_flags": score_flags or []}
+    scored_by |= {"seed": seed, "num_images_per_class": num_images_per_class}
     found = {}
     for title in titles:
         name = title.replace(" ", "_").replace(",", "")
@@ -87,7 +87,7 @@ def main(
             settings += ["--num_images_per_class", num_images_per_class, "--output", run]
             settings += ["--features", output / "features"]  # of the real images, the same for all
             stages.run("score.py", run / "pipeline", *settings, *(score_flags or []))
-            scores = json.loads(path.read_text()) | scored_by
+            scores = json.loads(path.read_text()) | {"score_flags": scored_by["score_flags"]}  # the rest it says itself
             path.write_text(json.dumps(scores, indent=2) + "\n")
         found[title] = scores
     trained = read_yaml(run / "config.yaml")

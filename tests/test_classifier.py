@@ -66,7 +66,7 @@ def classifier_flags(**changes: str) -> list[str]:
         "model.embedding_size": "8",
         "model.hidden_sizes": "[8, 16]",
         "model.depths": "[1, 1]",
-        "model.whitened_stem": "true",
+        "whitened_stem": "true",
         "optimizer.num_warmup_updates": "2",
         "horizontal_flip": "true",
         "cutout": "3",
@@ -193,7 +193,7 @@ def test_the_whitened_stem_is_measured_and_stays(launched):
 
 
 def test_a_stem_that_is_not_whitened_learns(main, tmp_path):
-    main(name="x", model__whitened_stem="false", model__embedding_size=7)
+    main(name="x", whitened_stem="false", model__embedding_size=7)
     first, last = (
         load_file(tmp_path / f"runs/x/checkpoints/update_{update:08d}/model.safetensors")[
             "resnet.embedder.embedder.convolution.weight"
@@ -315,9 +315,7 @@ def test_every_config_parses_and_costs_what_it_says(monkeypatch, path):
     configs = []
     command(lambda config: configs.append(config), ClassifierConfig)
     (config,) = configs
-    layout = dataclasses.asdict(config.model)
-    layout.pop("whitened_stem")  # says how it begins, not how large it is
-    network = ResNetConfig(num_channels=3, num_labels=10, **layout)
+    network = ResNetConfig(num_channels=3, num_labels=10, **dataclasses.asdict(config.model))
     model = ResNetForImageClassification(network)
     side = config.upsample * {"digits": 8, "ylecun/mnist": 28, "uoft-cs/cifar10": 32}[config.data.path]
     with FlopCounterMode(display=False) as counter:

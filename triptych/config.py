@@ -491,8 +491,6 @@ class ClassifierModelConfig:
     depths: tuple[int, ...] = (1, 1, 1)
     # "basic": two 3x3 convolutions a block (He et al. 2016, fig. 5 left); "bottleneck": 1x1, 3x3, 1x1 (right)
     layer_type: Literal["basic", "bottleneck"] = "basic"
-    # the stem's kernels are principal patches of the training images and stay so (triptych.whitening); false = learned
-    whitened_stem: bool = False
 
     def __post_init__(self) -> None:
         check(self.embedding_size >= 1, "model.embedding_size must be at least 1")
@@ -514,6 +512,8 @@ class ClassifierConfig(ExperimentConfig):
     ema: EmaConfig = field(default_factory=lambda: EmaConfig(decay=0.999))
     # images are enlarged so many times before the stem, here and in the saved image processor
     upsample: int = 2
+    # the stem's kernels are principal patches of the training images and stay so (triptych.whitening); false = learned
+    whitened_stem: bool = False
     # train on every other image alone, so that a judge of what was trained on the rest has seen none of it; null = all
     half: Literal["even", "odd"] | None = None
     # what the other classes share of the target (Szegedy et al. 2016, section 7)

@@ -32,7 +32,7 @@ def whitening_kernels(
     if num_kernels % 2 or not 2 <= num_kernels <= 2 * size:
         raise UserError(
             f"A whitened stem has its kernels in pairs, 2 to {2 * size} of them: model.embedding_size cannot be "
-            f"{num_kernels}. Choose an even number, or set model.whitened_stem to false."
+            f"{num_kernels}. Choose an even number, or set whitened_stem to false."
         )
     moments = torch.zeros(size + 1, size + 1, dtype=torch.float64, device=images.device)
     for some in images.split(100):  # patches overlap: all at once would be many times the images
