@@ -73,6 +73,7 @@ class Run:
         self.num_processes = self.accelerator.num_processes
         self.process_index = self.accelerator.process_index
         if self.device.type == "cpu":
+            machine.keep_freed_memory()
             machine.use_all_cores(config.run.num_threads, int(os.environ.get("LOCAL_WORLD_SIZE", self.num_processes)))
         self.update, self.step, self.updated = 0, 0, False
         self._seconds_before, self._clock, self._logged_at = 0.0, time.perf_counter(), time.perf_counter()
