@@ -49,10 +49,10 @@ def use_all_cores(num_threads: int | None, num_local_processes: int) -> None:
 def keep_freed_memory() -> bool:
     """Let the C library keep the memory of freed tensors for the next ones; whether it could be told to.
 
-    glibc takes large blocks from the system and gives them back when they are freed, so every step of training on a
-    CPU has its activations mapped and zeroed anew, page by page: a third of a convolutional network's time. The price
-    is that memory once used stays with the process, which reuses it, until it ends. Other C libraries (macOS,
-    musl) have no ``mallopt`` and are left as they are.
+    glibc takes blocks of 32 MB and more from the system and gives them back when they are freed, so every step of
+    training on a CPU has its activations mapped and zeroed anew, page by page: up to a third of a convolutional
+    network's time. The price is that memory once used stays with the process, which reuses it, until it ends. Other C
+    libraries (macOS, musl) have no ``mallopt`` and are left as they are.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
