@@ -50,9 +50,10 @@ def keep_freed_memory() -> bool:
     """Let the C library keep the memory of freed tensors for the next ones; whether it could be told to.
 
     glibc takes blocks of 32 MB and more from the system and gives them back when they are freed, so every step of
-    training on a CPU has its activations mapped and zeroed anew, page by page: up to a third of a convolutional
-    network's time. The price is that memory once used stays with the process, which reuses it, until it ends. Other C
-    libraries (macOS, musl) have no ``mallopt`` and are left as they are.
+    training on a CPU has its large activations mapped and zeroed anew, page by page: a fifth to a third of a step of
+    the judge. Where all tensors are smaller it changes nothing (benchmarks/memory.py). The price is that memory once
+    used stays with the process, which reuses it, until it ends. Other C libraries (macOS, musl) have no ``mallopt``
+    and are left as they are.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:

@@ -1,0 +1,116 @@
+"""What it saves to keep the memory of freed tensors (triptych.machine.keep_freed_memory): the shipped networks trained
+with and without, in turns of one process.
+
+    python benchmarks/memory.py
+
+A step is forward and backward of one fixed batch of random images, of the size and in the number the network was
+trained with. Without is glibc as it sets itself up once large blocks have been freed: those of 32 MB and more come from
+the system and go back to it. The page faults of a step tell how much of the time it may be. Nothing else should be
+running.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from triptych import machine
+from triptych.config import UserError, command
+from triptych.export import load_pipeline
+from triptych.features import load_judge
+
+TURNS, STEPS = 7, 3  # turns of each, steps in a turn
+M_MMAP_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -4, -3, -1  # of glibc's malloc.h
+MB = 2**20
+
+
+def main(precision: str = "bf16") -> None:
+    """Time training steps.
+
+    Args:
+        precision: bf16, or "no" for fp32; bf16 needs its instructions.
+    """
+    if not machine.keep_freed_memory():
+        raise UserError("This C library has no mallopt: there is nothing to compare.")
+    machine.use_all_cores(None, 1)
+    precision, note = machine.effective_precision(precision, torch.device("cpu"))
+    name, threads = machine.device_name(torch.device("cpu")), torch.get_num_threads()
+    print(f"{name}, torch {torch.__version__}, {threads} threads, precision {precision}, medians of {TURNS} turns")
+    if note:
+        print(f"note: {note}")
+    print(f"{'':24}{'kept':>10}{'let go':>10}{'speed':>9}{'faults a step':>22}")
+    for title, make in NETWORKS.items():
+        network, answer = make()
+        found = compare(network.train(), answer, precision == "bf16")
+        kept, let_go = (statistics.median(seconds) for seconds, _ in found)
+        ratio = statistics.median(b / a for a, b in zip(found[0][0], found[1][0], strict=True))
+        faults = " / ".join(f"{statistics.median(count):,.0f}" for _, count in found)
+        print(f"{title:24}{kept:8.3f} s{let_go:8.3f} s{ratio:8.2f}x{faults:>22}")
+
+
+def compare(network: torch.nn.Module, answer: Callable[[], torch.Tensor], bf16: bool) -> list[tuple[list, list]]:
+    """Seconds and page faults of a step, turn by turn: with memory kept, and with memory let go."""
+
+    def turn() -> tuple[float, float]:
+        start, faults = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(STEPS):
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                output = answer()
+            output.float().square().mean().backward()
+            network.zero_grad()
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
+        return (time.perf_counter() - start) / STEPS, faults / STEPS
+
+    found = []
+    for _ in range(TURNS):
+        for arrange in (machine.keep_freed_memory, let_go):
+            arrange()
+            turn()  # what the other arrangement left is used up
+            found.append(turn())
+    return [tuple(zip(*found[which::2], strict=True)) for which in (0, 1)]
+
+
+def let_go() -> None:
+    """As glibc sets itself up when blocks of 32 MB and more have been freed."""
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(M_MMAP_MAX, 65536)
+    mallopt(M_MMAP_THRESHOLD, 32 * MB)
+    mallopt(M_TRIM_THRESHOLD, 64 * MB)
+
+
+def diffusion(batch: int = 32):
+    unet = load_pipeline("pretrained/cifar10-class-conditional").unet
+    x = torch.randn(batch, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
+    t, labels = torch.randint(1000, (batch,)), torch.randint(10, (batch,))
+    return unet, lambda: unet(x, t, class_labels=labels).sample
+
+
+def denoiser(batch: int = 32):
+    denoiser = load_pipeline("pretrained/denoiser-cifar10").denoiser
+    x = torch.randn(batch, 3, 32, 32)
+    return denoiser, lambda: denoiser(x)
+
+
+def vae(batch: int = 128):
+    vae = load_pipeline("pretrained/vae-mnist-z16").vae
+    x, eps = torch.randn(batch, 1, 28, 28), torch.randn(batch, vae.config.latent_dim)
+    return vae, lambda: vae(x, eps)[0]
+
+
+def judge(batch: int = 512):
+    judge = load_judge("pretrained/judge-cifar10")
+    side = judge.processor.size["height"]
+    x = torch.randn(batch, 3, side, side).contiguous(memory_format=torch.channels_last)
+    return judge.model, lambda: judge.model(x).logits
+
+
+NETWORKS = {"diffusion, batch 32": diffusion, "denoiser, batch 32": denoiser, "VAE, batch 128": vae}
+NETWORKS |= {"judge, batch 512": judge}
+
+if __name__ == "__main__":
+    command(main)
