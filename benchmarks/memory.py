@@ -4,9 +4,9 @@ with and without, in turns of one process.
     python benchmarks/memory.py
 
 A step is forward and backward of one fixed batch of random images, of the size and in the number the network was
-trained with. Without is glibc as it sets itself up once large blocks have been freed: those of 32 MB and more come from
-the system and go back to it. The page faults of a step tell how much of the time it may be. Nothing else should be
-running.
+trained with; the judge also gets four times as many, with which its tensors are well above 32 MB. Without is glibc as
+it sets itself up once large blocks have been freed: those of 32 MB and more come from the system and go back to it. The
+page faults of a step tell how much of the time it may be. Nothing else should be running.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -25,7 +27,6 @@ from triptych.export import load_pipeline
 from triptych.features import load_judge
 
 TURNS, STEPS = 7, 3  # turns of each, steps in a turn
-M_MMAP_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -4, -3, -1  # of glibc's malloc.h
 MB = 2**20
 
 
@@ -46,15 +47,23 @@ def main(precision: str = "bf16") -> None:
     print(f"{'':24}{'kept':>10}{'let go':>10}{'speed':>9}{'faults a step':>22}")
     for title, make in NETWORKS.items():
         network, answer = make()
-        found = compare(network.train(), answer, precision == "bf16")
-        kept, let_go = (statistics.median(seconds) for seconds, _ in found)
-        ratio = statistics.median(b / a for a, b in zip(found[0][0], found[1][0], strict=True))
-        faults = " / ".join(f"{statistics.median(count):,.0f}" for _, count in found)
-        print(f"{title:24}{kept:8.3f} s{let_go:8.3f} s{ratio:8.2f}x{faults:>22}")
+        kept, gone = compare(network.train(), answer, precision == "bf16")
+        ratio = statistics.median(b / a for a, b in zip(kept.seconds, gone.seconds, strict=True))
+        seconds = "".join(f"{statistics.median(turns.seconds):8.3f} s" for turns in (kept, gone))
+        faults = " / ".join(f"{statistics.median(turns.faults):,.0f}" for turns in (kept, gone))
+        print(f"{title:24}{seconds}{ratio:8.2f}x{faults:>22}")
 
 
-def compare(network: torch.nn.Module, answer: Callable[[], torch.Tensor], bf16: bool) -> list[tuple[list, list]]:
-    """Seconds and page faults of a step, turn by turn: with memory kept, and with memory let go."""
+@dataclass
+class Turns:
+    """Seconds and page faults of a step, a number for each turn."""
+
+    seconds: list[float] = field(default_factory=list)
+    faults: list[float] = field(default_factory=list)
+
+
+def compare(network: torch.nn.Module, answer: Callable[[], torch.Tensor], bf16: bool) -> tuple[Turns, Turns]:
+    """Let steps with memory kept and with memory let go take turns."""
 
     def turn() -> tuple[float, float]:
         start, faults = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -66,21 +75,23 @@ def compare(network: torch.nn.Module, answer: Callable[[], torch.Tensor], bf16: 
         faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
         return (time.perf_counter() - start) / STEPS, faults / STEPS
 
-    found = []
+    kept, gone = Turns(), Turns()
     for _ in range(TURNS):
-        for arrange in (machine.keep_freed_memory, let_go):
+        for arrange, turns in ((machine.keep_freed_memory, kept), (let_go, gone)):
             arrange()
             turn()  # what the other arrangement left is used up
-            found.append(turn())
-    return [tuple(zip(*found[which::2], strict=True)) for which in (0, 1)]
+            seconds, faults = turn()
+            turns.seconds.append(seconds)
+            turns.faults.append(faults)
+    return kept, gone
 
 
 def let_go() -> None:
     """As glibc sets itself up when blocks of 32 MB and more have been freed."""
     mallopt = ctypes.CDLL(None).mallopt
-    mallopt(M_MMAP_MAX, 65536)
-    mallopt(M_MMAP_THRESHOLD, 32 * MB)
-    mallopt(M_TRIM_THRESHOLD, 64 * MB)
+    mallopt(machine.M_MMAP_MAX, 65536)
+    mallopt(machine.M_MMAP_THRESHOLD, 32 * MB)
+    mallopt(machine.M_TRIM_THRESHOLD, 64 * MB)
 
 
 def diffusion(batch: int = 32):
@@ -102,7 +113,7 @@ def vae(batch: int = 128):
     return vae, lambda: vae(x, eps)[0]
 
 
-def judge(batch: int = 512):
+def judge(batch: int):
     judge = load_judge("pretrained/judge-cifar10")
     side = judge.processor.size["height"]
     x = torch.randn(batch, 3, side, side).contiguous(memory_format=torch.channels_last)
@@ -110,7 +121,7 @@ def judge(batch: int = 512):
 
 
 NETWORKS = {"diffusion, batch 32": diffusion, "denoiser, batch 32": denoiser, "VAE, batch 128": vae}
-NETWORKS |= {"judge, batch 512": judge}
+NETWORKS |= {f"judge, batch {batch}": partial(judge, batch) for batch in (256, 1024)}
 
 if __name__ == "__main__":
     command(main)

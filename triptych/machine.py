@@ -13,6 +13,9 @@ from pathlib import Path
 
 import torch
 
+# of glibc's malloc.h, for mallopt(3)
+M_MMAP_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -4, -3, -1
+
 LIBRARIES = ("torch", "diffusers", "accelerate", "datasets", "transformers")
 
 
@@ -50,16 +53,15 @@ def keep_freed_memory() -> bool:
     """Let the C library keep the memory of freed tensors for the next ones; whether it could be told to.
 
     glibc takes blocks of 32 MB and more from the system and gives them back when they are freed, so every step of
-    training on a CPU has its large activations mapped and zeroed anew, page by page: a fifth to a third of a step of
-    the judge. Where all tensors are smaller it changes nothing (benchmarks/memory.py). The price is that memory once
-    used stays with the process, which reuses it, until it ends. Other C libraries (macOS, musl) have no ``mallopt``
-    and are left as they are.
+    training on a CPU has its large activations mapped and zeroed anew, page by page. Where all tensors are smaller
+    keeping them changes nothing; of a step of a judge it saved up to 31 % (128x128 images, batch 256), of the shipped
+    one's 2 % (benchmarks/memory.py). The price is that memory once used stays with the process, which reuses it, until
+    it ends. Other C libraries (macOS, musl) have no ``mallopt`` and are left as they are.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    most_mapped_blocks, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h; mallopt(3)
-    return bool(mallopt(most_mapped_blocks, 0) and mallopt(trim_threshold, -1))
+    return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, -1))
 
 
 def device_name(device: torch.device) -> str:
