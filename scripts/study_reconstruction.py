@@ -126,7 +126,9 @@ class Way:
         batch, scheduler = self.images.__getitems__(indices), self.pipe.scheduler
         x0 = to_images(batch["pixels"])
         eps = [torch.randn(x0.shape[1:], generator=keyed_generator("eps", self.seed, index)) for index in indices]
-        x_t = diffuse(x0, torch.stack(eps), scheduler.alphas_cumprod[torch.full((len(x0),), t)].to(x0))
+        x_t = diffuse(
+            x0 / self.pipe.config.data_std, torch.stack(eps), scheduler.alphas_cumprod[torch.full((len(x0),), t)].to(x0)
+        )
         steps = max(1, round(self.num_inference_steps * (t + 1) / scheduler.config.num_train_timesteps))
         back = self.pipe(
             batch["labels"].tolist(),

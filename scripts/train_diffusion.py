@@ -24,8 +24,10 @@ from triptych.losses import (
     diffuse,
     drop_labels,
     flip_horizontally,
+    log_normal_steps,
     min_snr_weight,
     prediction_target,
+    steps_of,
 )
 from triptych.optimizers import make_ema, make_lr_schedulers, make_optimizers
 from triptych.run import Run
@@ -41,11 +43,18 @@ def main(config: DiffusionConfig) -> None:
     torch.manual_seed(config.seed)
     shape = config.unet.arguments(images.image_size, images.channels, config.pixel_unshuffle)
     unet = UNet2DModel(**shape, num_class_embeds=null_class + 1).to(run.device)
+    unet.class_embedding.weight.data *= config.class_embedding_scale
     if config.unet_init:
         go_on_from(unet, config)
-    scheduler = make_noise_scheduler(config.schedule)
+    scheduler = make_noise_scheduler(config.schedule, config.data_std)
     alphas_cumprod = scheduler.alphas_cumprod.to(run.device)  # alpha_bar_t, (T,)
     prediction_type = config.schedule.prediction_type
+    weights_of_t = min_snr_weight(alphas_cumprod, prediction_type, config.min_snr_gamma)  # (T,)
+    levels, chances_of_t = config.noise_levels, torch.ones_like(alphas_cumprod)
+    if levels.distribution == "log_normal":
+        chances_of_t = log_normal_steps(alphas_cumprod, levels.mean, levels.std, config.data_std)
+    elif levels.distribution == "importance":  # E_uniform[w e] = E[w] E_importance[e]
+        chances_of_t, weights_of_t = weights_of_t, weights_of_t.mean().expand_as(weights_of_t)
 
     optimizers = make_optimizers(unet, config.optimizer, ends=("conv_in", "conv_out", "time_embed", "class_embed"))
     lr_schedulers = make_lr_schedulers(optimizers, config.optimizer, config.num_updates)
@@ -59,6 +68,7 @@ def main(config: DiffusionConfig) -> None:
             scheduler=sampler.from_config(scheduler.config),
             id2label=dict(enumerate(images.class_names)),
             pixel_unshuffle=config.pixel_unshuffle,
+            data_std=config.data_std,
             num_inference_steps=config.sampling.num_inference_steps,
             guidance_scale=config.sampling.guidance_scale,
         )
@@ -69,18 +79,20 @@ def main(config: DiffusionConfig) -> None:
             size = len(x0)
             if config.horizontal_flip:
                 x0 = flip_horizontally(x0, run.rand(size) < 0.5)
-            x0 = F.pixel_unshuffle(x0, config.pixel_unshuffle)  # (B, C p^2, H / p, W / p)
+            x0 = F.pixel_unshuffle(x0 / config.data_std, config.pixel_unshuffle)  # (B, C p^2, H / p, W / p)
             labels = drop_labels(labels, run.rand(size) < config.label_dropout, null_class)
 
-            t = run.randint(config.schedule.num_train_timesteps, size)  # t ~ Uniform{0, ..., T - 1}
+            if levels.distribution == "uniform" and not levels.stratified:
+                t = run.randint(config.schedule.num_train_timesteps, size)  # t ~ Uniform{0, ..., T - 1}
+            else:
+                t = steps_of(run.spread(size) if levels.stratified else run.rand(size), chances_of_t)
             eps = run.randn(*x0.shape)  # eps ~ N(0, I)
             alpha_bar = alphas_cumprod[t]
             x_t = diffuse(x0, eps, alpha_bar)
 
             output = unet(x_t, t, class_labels=labels).sample
             target = prediction_target(x0, eps, alpha_bar, prediction_type)
-            weight = min_snr_weight(alpha_bar, prediction_type, config.min_snr_gamma)
-            loss = denoising_loss(output, target, weight)
+            loss = denoising_loss(output, target, weights_of_t[t])
 
             run.accelerator.backward(loss)
             run.log(loss=loss, lr=optimizers[0].param_groups[0]["lr"])

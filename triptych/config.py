@@ -113,9 +113,12 @@ class OptimizerConfig:
     # learning rate and momentum of Muon's share
     muon_lr: float = 0.02
     muon_momentum: float = 0.95
-    # shape of the learning rate after warm-up, over num_updates (names of diffusers.optimization)
-    lr_schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    # shape of the learning rate after warm-up, over num_updates (names of diffusers.optimization); or
+    # "warmup_stable_decay": constant, then to zero over the last num_decay_updates (Haegele et al. 2024)
+    lr_schedule: Literal["constant", "cosine", "linear", "warmup_stable_decay"] = "cosine"
     num_warmup_updates: int = 500
+    # "warmup_stable_decay" alone: a fifth to a quarter of num_updates is usual
+    num_decay_updates: int = 0
     # gradients are scaled down to this global L2 norm; null = never
     max_grad_norm: float | None = 1.0
 
@@ -126,6 +129,11 @@ class OptimizerConfig:
         check(all(0 <= b < 1 for b in self.betas), "optimizer.betas must lie in [0, 1)")
         check(self.weight_decay >= 0, "optimizer.weight_decay must be 0 or more")
         check(self.num_warmup_updates >= 0, "optimizer.num_warmup_updates must be 0 or more")
+        check(self.num_decay_updates >= 0, "optimizer.num_decay_updates must be 0 or more")
+        check(
+            self.num_decay_updates == 0 or self.lr_schedule == "warmup_stable_decay",
+            "optimizer.num_decay_updates belongs to optimizer.lr_schedule warmup_stable_decay",
+        )
         check(self.max_grad_norm is None or self.max_grad_norm > 0, "optimizer.max_grad_norm must be positive")
 
 
@@ -263,6 +271,23 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True)
+class NoiseLevelConfig:
+    """Which steps t of the forward process are trained on. Their errors are weighted by ``min_snr_gamma``."""
+
+    # "uniform": all alike (Ho et al. 2020); "log_normal": the t nearest to a sigma with ln sigma ~ N(mean, std^2), the
+    # noise on images in [-1, 1] (Karras et al. 2022, table 1); "importance": as often as the loss weights them, and all
+    # errors then count alike: the same objective, with less noise in its gradient
+    distribution: Literal["uniform", "log_normal", "importance"] = "uniform"
+    mean: float = -1.2
+    std: float = 1.2
+    # spread the levels of a batch evenly over the distribution (Kingma et al. 2021, appendix I.1)
+    stratified: bool = False
+
+    def __post_init__(self) -> None:
+        check(self.std > 0, "noise_levels.std must be positive")
+
+
+@dataclass(frozen=True)
 class SamplingConfig:
     """How the trained model draws when nobody says otherwise: saved as the pipeline's defaults."""
 
@@ -316,6 +341,12 @@ class DiffusionConfig(ExperimentConfig):
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     # a saved pipeline of the same layout and prediction type whose weights the network starts from
     unet_init: str | None = None
+    noise_levels: NoiseLevelConfig = field(default_factory=NoiseLevelConfig)
+    # the network sees images / data_std. 0.5 is about the standard deviation of photographs in [-1, 1], and v is then
+    # what a network under the preconditioning of Karras et al. 2022 predicts (1 = as they are)
+    data_std: float = 1.0
+    # scales the class embeddings before training: at 1 they are far larger than those of t that they are added to
+    class_embedding_scale: float = 1.0
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     # fold p x p pixels into channels before the network: cheaper by about p^2 (1 = off)
     pixel_unshuffle: int = 1
@@ -327,6 +358,8 @@ class DiffusionConfig(ExperimentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check(self.data_std > 0, "data_std must be positive")
+        check(self.class_embedding_scale >= 0, "class_embedding_scale must be 0 or more")
         check(self.pixel_unshuffle >= 1, "pixel_unshuffle must be at least 1")
         check(0 <= self.label_dropout < 1, "label_dropout must lie in [0, 1)")
         check(self.min_snr_gamma is None or self.min_snr_gamma > 0, "min_snr_gamma must be positive")

@@ -76,6 +76,27 @@ def min_snr_weight(alpha_bar: torch.Tensor, prediction_type: Prediction, gamma: 
     return clipped
 
 
+def log_normal_steps(alphas_cumprod: torch.Tensor, mean: float, std: float, data_std: float = 1.0) -> torch.Tensor:
+    """How often each t is the nearest to a sigma with ln sigma ~ N(mean, std^2): (T,) -> (T,), which sums to 1.
+
+    sigma is the standard deviation of the noise on images in [-1, 1] (Karras et al. 2022, table 1), which is data_std *
+    sqrt((1 - alpha_bar) / alpha_bar) where the network sees images / data_std. Nearest in ln sigma; what lies beyond
+    the first or the last t falls to that.
+    """
+    sigma = data_std * signal_to_noise(alphas_cumprod.double()).clamp(min=1e-12).rsqrt()  # (T,), ascending
+    between = (sigma[1:].log() + sigma[:-1].log()) / 2
+    below = torch.special.ndtr((between - mean) / std)
+    edges = torch.cat([below.new_zeros(1), below, below.new_ones(1)])
+    return edges.diff().to(alphas_cumprod.dtype)
+
+
+def steps_of(uniform: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
+    """Turn uniform numbers in [0, 1) into steps t with these `probabilities`: (B,), (T,) -> (B,)."""
+    cumulative = probabilities.double().cumsum(0)
+    t = torch.searchsorted(cumulative, uniform.double() * cumulative[-1], right=True)
+    return t.clamp(max=len(probabilities) - 1)
+
+
 def denoising_loss(output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Weighted mean squared error (Ho et al. 2020, eq. 14 when the weight is 1): (B, ...), (B, ...), (B,) -> ()."""
     error = (output.float() - target.float()).square().flatten(1).mean(1)  # (B,)

@@ -71,9 +71,23 @@ def make_optimizers(
 def make_lr_schedulers(
     optimizers: Sequence[torch.optim.Optimizer], config: OptimizerConfig, num_updates: int
 ) -> list[torch.optim.lr_scheduler.LRScheduler]:
-    """Warm-up and decay for each optimizer, to be stepped once an update (shapes of ``diffusers.optimization``)."""
+    """Warm-up and decay for each optimizer, to be stepped once an update.
+
+    Shapes of ``diffusers.optimization``, and "warmup_stable_decay": constant after the warm-up, 1 - sqrt(done) of the
+    last ``num_decay_updates`` (Haegele et al. 2024, section 3). Until the decay begins it does not depend on
+    `num_updates`, so a checkpoint of one run can be finished by another.
+    """
+    if config.lr_schedule == "warmup_stable_decay":
+        warmup, decay = config.num_warmup_updates, config.num_decay_updates
+
+        def factor(update: int) -> float:
+            left = max(0, num_updates - update)
+            return min(1.0, (update + 1) / (warmup + 1), 1 - (1 - left / decay) ** 0.5 if left < decay else 1.0)
+
+        return [torch.optim.lr_scheduler.LambdaLR(optimizer, factor) for optimizer in optimizers]
+    name = "constant_with_warmup" if config.lr_schedule == "constant" else config.lr_schedule
     steps = {"num_warmup_steps": config.num_warmup_updates, "num_training_steps": num_updates}
-    return [get_scheduler(config.lr_schedule, optimizer, **steps) for optimizer in optimizers]
+    return [get_scheduler(name, optimizer, **steps) for optimizer in optimizers]
 
 
 class MovingAverage(EMAModel):

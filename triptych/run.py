@@ -217,6 +217,15 @@ class Run:
         """Uniform numbers in [0, 1) of this step, (size, *rest)."""
         return self._share(torch.rand, size, *rest)
 
+    def spread(self, size: int) -> torch.Tensor:
+        """Numbers in [0, 1) of this step, evenly spread over the batches of all processes, each of them uniform (Kingma
+        et al. 2021, appendix I.1), (size,)."""
+        everyones = size * self.num_processes
+        shift = torch.rand((), generator=self.generator, device=self.device)
+        return (shift + torch.arange(everyones, device=self.device) / everyones).remainder(1)[
+            self.process_index * size : (self.process_index + 1) * size
+        ]
+
     def randint(self, high: int, size: int) -> torch.Tensor:
         """Uniform integers in [0, high) of this step, (size,)."""
         return self._share(lambda shape, **where: torch.randint(high, shape, **where), size)

@@ -8,8 +8,8 @@ from diffusers import DDPMScheduler, SchedulerMixin
 from triptych.config import ScheduleConfig, UserError
 
 
-def make_noise_scheduler(config: ScheduleConfig) -> DDPMScheduler:
-    """A ``DDPMScheduler`` for `config`.
+def make_noise_scheduler(config: ScheduleConfig, data_std: float = 1.0) -> DDPMScheduler:
+    """A ``DDPMScheduler`` for `config`, of images in [-1, 1] / `data_std`.
 
     The sigmoid schedule is known to ``DDPMScheduler`` alone; its betas are written out
     (``trained_betas``), so that DDIM, DPM-Solver, UniPC and the others can be put in its place from the
@@ -23,6 +23,7 @@ def make_noise_scheduler(config: ScheduleConfig) -> DDPMScheduler:
         "prediction_type": config.prediction_type,
         "rescale_betas_zero_snr": config.zero_terminal_snr,
         "timestep_spacing": "trailing",
+        "clip_sample_range": 1 / data_std,
     }
     if config.beta_schedule == "sigmoid":
         plain = DDPMScheduler(

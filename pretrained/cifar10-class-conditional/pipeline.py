@@ -29,7 +29,8 @@ class ClassConditionalOutput(BaseOutput):
         images: list of PIL images, or array (B, H, W, C) / tensor (B, C, H, W) in [0, 1].
         class_ids: the class of each image.
         timesteps: with ``return_intermediates``, the training step of each sampling step, noisiest first.
-        noisy_images: likewise x_t, float (S, B, C, H, W), scaled so that signal and noise have unit variance.
+        noisy_images: likewise x_t, float (S, B, C, H, W), scaled so that signal and noise have unit variance (times
+            data_std: so that it ends as an image in [-1, 1]).
         predicted_images: likewise the x_0 the network expects at that step, (S, B, C, H, W), in about [-1, 1].
     """
 
@@ -53,6 +54,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
             Class names by id. Default: the ids themselves.
         pixel_unshuffle (`int`, defaults to 1):
             The network works on images whose p x p pixels are folded into channels; folded and unfolded in here.
+        data_std (`float`, defaults to 1.0):
+            The network works on images / data_std, images being in [-1, 1]; scaled and scaled back in here.
         num_inference_steps (`int`, defaults to 50), guidance_scale (`float`, defaults to 1.0):
             What is used when a call doesn't say.
     """
@@ -67,6 +70,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         pixel_unshuffle: int = 1,
         num_inference_steps: int = 50,
         guidance_scale: float = 1.0,
+        data_std: float = 1.0,
     ):
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
@@ -82,6 +86,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             pixel_unshuffle=pixel_unshuffle,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
+            data_std=data_std,
         )
 
     @property
@@ -208,7 +213,10 @@ class ClassConditionalPipeline(DiffusionPipeline):
             seen = {}
             if return_intermediates or "noisy_images" in wanted or "predicted_images" in wanted:
                 x_0 = self._predicted_x0(output, x_in, t)
-                seen = {"noisy_images": self._unfold(x_in).cpu(), "predicted_images": self._unfold(x_0).cpu()}
+                seen = {
+                    "noisy_images": self._unfold(x_in * self.config.data_std).cpu(),
+                    "predicted_images": self._unfold(x_0 * self.config.data_std).cpu(),
+                }
             if return_intermediates:
                 steps.append(float(t))
                 noisy.append(seen["noisy_images"])
@@ -221,7 +229,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             if self._interrupt:
                 break
 
-        images = (self._unfold(x) / 2 + 0.5).clamp(0, 1).cpu()  # (B, C, H, W) in [0, 1]
+        images = (self._unfold(x) * self.config.data_std / 2 + 0.5).clamp(0, 1).cpu()  # (B, C, H, W) in [0, 1]
         if output_type != "pt":
             images = images.permute(0, 2, 3, 1).numpy()
         if output_type == "pil":
@@ -265,10 +273,10 @@ class ClassConditionalPipeline(DiffusionPipeline):
             )
         alphas = self.scheduler.alphas_cumprod
         noise_to_signal = ((1 - alphas) / alphas.clamp(min=1e-12)).log()
-        t = int((noise_to_signal - torch.tensor(2 * sigma).square().log()).abs().argmin())
+        t = int((noise_to_signal - torch.tensor(2 * sigma / self.config.data_std).square().log()).abs().argmin())
         steps = torch.linspace(t, 0, num_inference_steps + 1)[:-1].round().long().unique().flip(0).tolist()
         ids = self.class_ids(classes)
-        x_t = alphas[t].sqrt() * (images.float().cpu() * 2 - 1)
+        x_t = alphas[t].sqrt() * (images.float().cpu() * 2 - 1) / self.config.data_std
         names = [None if i == len(self.class_names) else i for i in (ids * len(images) if len(ids) == 1 else ids)]
         return self(names, timesteps=steps, latents=x_t, **kwargs)
 
