@@ -33,6 +33,7 @@ def main(
     batch_size: int = 50,
     num_inference_steps: int | None = None,
     guidance_scale: float | None = None,
+    guidance_interval: tuple[float, float] | None = None,
     scheduler: str | None = None,
     device: str | None = None,
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
@@ -49,6 +50,7 @@ def main(
         batch_size: images drawn at once.
         num_inference_steps: steps of the scheduler; the pipeline's own default if not given.
         guidance_scale: 1 = no guidance; the pipeline's own default if not given.
+        guidance_interval: guide only between these noise levels, as in [0.3,5]; the pipeline's own default if not given.
         scheduler: any diffusers scheduler by name; the pipeline's own if not given.
         device: cpu, cuda, mps; the best there is if not given.
         dtype: precision of the network.
@@ -64,6 +66,10 @@ def main(
         pipe.scheduler = scheduler_class(scheduler).from_config(pipe.scheduler.config)
     ids = chosen_classes(pipe, classes)
 
+    how = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
+    how |= {"guidance_interval": guidance_interval}
+    how = {key: pipe.config.get(key) if value is None else value for key, value in how.items()}
+
     order = [(class_id, k) for class_id in ids for k in range(num_images_per_class)]
     output.mkdir(parents=True, exist_ok=True)
     drawn, start = [], time.perf_counter()
@@ -71,10 +77,9 @@ def main(
         batch = order[first : first + batch_size]
         pixels = pipe(
             [class_id for class_id, _ in batch],
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
             generator=image_generators(seed, batch),
             output_type="np",
+            **{key: value for key, value in how.items() if value is not None},
         ).images  # (B, H, W, C) in [0, 1]
         for (class_id, k), image in zip(batch, pipe.numpy_to_pil(pixels), strict=True):
             image.save(output / f"{file_stem(class_id, pipe.class_names[class_id])}_{k:05d}.png")
@@ -92,8 +97,7 @@ def main(
         "classes": [pipe.class_names[i] for i in ids],
         "num_images_per_class": num_images_per_class,
         "seed": seed,
-        "num_inference_steps": num_inference_steps or pipe.config.num_inference_steps,
-        "guidance_scale": pipe.config.guidance_scale if guidance_scale is None else guidance_scale,
+        **how,
         "scheduler": type(pipe.scheduler).__name__,
         "dtype": dtype,
         "seconds": round(seconds, 2),

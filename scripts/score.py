@@ -34,6 +34,7 @@ def main(
     num_images_per_class: int = 100,
     num_inference_steps: int | None = None,
     guidance_scale: float | None = None,
+    guidance_interval: tuple[float, float] | None = None,
     scheduler: str | None = None,
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     batch_size: int = 100,
@@ -52,6 +53,7 @@ def main(
         num_images_per_class: images of each class to draw (of a VAE, ten times as many in all).
         num_inference_steps: steps of the scheduler; the pipeline's own default if not given.
         guidance_scale: 1 = no guidance; the pipeline's own default if not given.
+        guidance_interval: guide only between these noise levels, as in [0.3,5]; the pipeline's own default if not given.
         scheduler: any diffusers scheduler by name; the pipeline's own if not given.
         dtype: precision of the drawing network.
         batch_size: images drawn at once.
@@ -71,7 +73,9 @@ def main(
         if scheduler is not None:
             pipe.scheduler = scheduler_class(scheduler).from_config(pipe.scheduler.config)
         how = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
-        how = {key: pipe.config[key] if value is None else value for key, value in how.items() if key in pipe.config}
+        how["guidance_interval"] = guidance_interval
+        how = {key: pipe.config.get(key) if value is None else value for key, value in how.items()}
+        how = {key: value for key, value in how.items() if value is not None}  # a VAE has none of them
         settings |= {"dtype": dtype, "weights": weights_hash(source), "num_images_per_class": num_images_per_class}
         settings |= how
         if "scheduler" in pipe.components:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from diffusers import UNet2DModel
 
 from models.pipeline_class_conditional import ClassConditionalPipeline
+from triptych.averages import PowerAverages
 from triptych.cards import model_card
 from triptych.config import DiffusionConfig, UserError, command
 from triptych.data import load_images
@@ -31,11 +32,12 @@ from triptych.losses import (
 )
 from triptych.optimizers import make_ema, make_lr_schedulers, make_optimizers
 from triptych.run import Run
-from triptych.schedules import make_noise_scheduler, scheduler_class
+from triptych.schedules import make_noise_scheduler, make_sampler
 
 
 def main(config: DiffusionConfig) -> None:
-    sampler = scheduler_class(config.sampling.scheduler)
+    scheduler = make_noise_scheduler(config.schedule, config.data_std)
+    sampler = make_sampler(config.sampling, scheduler)
     run = Run(config)
     images = load_images(config.data, need_labels=True)
     null_class = len(images.class_names)  # one embedding more than classes: "no class given"
@@ -46,7 +48,6 @@ def main(config: DiffusionConfig) -> None:
     unet.class_embedding.weight.data *= config.class_embedding_scale
     if config.unet_init:
         go_on_from(unet, config)
-    scheduler = make_noise_scheduler(config.schedule, config.data_std)
     alphas_cumprod = scheduler.alphas_cumprod.to(run.device)  # alpha_bar_t, (T,)
     prediction_type = config.schedule.prediction_type
     weights_of_t = min_snr_weight(alphas_cumprod, prediction_type, config.min_snr_gamma)  # (T,)
@@ -59,18 +60,20 @@ def main(config: DiffusionConfig) -> None:
     optimizers = make_optimizers(unet, config.optimizer, ends=("conv_in", "conv_out", "time_embed", "class_embed"))
     lr_schedulers = make_lr_schedulers(optimizers, config.optimizer, config.num_updates)
     ema = make_ema(unet, config.ema)
-    unet, *optimizers = run.prepare(images, [ema, *lr_schedulers], unet, *optimizers)
+    averages = [PowerAverages(unet, config.power_averages.widths)] if config.power_averages.widths else []
+    unet, *optimizers = run.prepare(images, [ema, *lr_schedulers, *averages], unet, *optimizers)
     weights = list(unet.parameters())  # once: looking for them among the modules costs a millisecond
 
     def make_pipeline() -> ClassConditionalPipeline:
         return ClassConditionalPipeline(
             unet=run.accelerator.unwrap_model(unet),
-            scheduler=sampler.from_config(scheduler.config),
+            scheduler=sampler,
             id2label=dict(enumerate(images.class_names)),
             pixel_unshuffle=config.pixel_unshuffle,
             data_std=config.data_std,
             num_inference_steps=config.sampling.num_inference_steps,
             guidance_scale=config.sampling.guidance_scale,
+            guidance_interval=config.sampling.guidance_interval,
         )
 
     # Ho et al. 2020, algorithm 1, with the label dropped now and then (Ho & Salimans 2022, algorithm 1).
@@ -104,7 +107,10 @@ def main(config: DiffusionConfig) -> None:
         if run.updated:
             for lr_scheduler in lr_schedulers:
                 lr_scheduler.step()
-            ema.step(weights)
+            for average in (ema, *averages):
+                average.step(weights)
+        if averages and run.due(config.power_averages.snapshot_every) and run.is_main:
+            averages[0].save(run.folder / "averages")
         if run.due(config.run.sample_every) and run.is_main:
             with averaged_weights(ema, run.accelerator.unwrap_model(unet)):
                 draw_samples(make_pipeline(), run, config)

@@ -12,9 +12,12 @@ from triptych.losses import (
     diffuse,
     drop_labels,
     flip_horizontally,
+    log_normal_steps,
     min_snr_weight,
     predicted_x0,
     prediction_target,
+    signal_to_noise,
+    steps_of,
 )
 
 TYPES = ["epsilon", "v_prediction", "sample"]
@@ -127,3 +130,41 @@ def test_unknown_prediction_type_is_refused(batch):
     x0, eps, _ = batch
     with pytest.raises(ValueError, match="epsilon, v_prediction or sample"):
         prediction_target(x0, eps, torch.ones(6), "noise")
+
+
+# ---- which steps are trained ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data_std", [1.0, 0.5])
+def test_log_normal_steps_are_log_normal_in_sigma(data_std):
+    """Against draws of sigma, each given to the nearest step: mean and spread of ln sigma, and every probability."""
+    alphas_cumprod = DDPMScheduler(beta_schedule="squaredcos_cap_v2").alphas_cumprod
+    chances = log_normal_steps(alphas_cumprod, -1.0, 1.2, data_std)
+    log_sigma = (data_std / signal_to_noise(alphas_cumprod.double()).sqrt()).log()
+    assert chances.sum() == pytest.approx(1, abs=1e-5)
+    drawn = torch.distributions.Normal(-1.0, 1.2).sample((200_000,)).double()
+    inside = drawn[(drawn > log_sigma[0]) & (drawn < log_sigma[-1])]
+    nearest = torch.cdist(inside[:20_000, None], log_sigma[:, None]).argmin(1)
+    counted = torch.bincount(nearest, minlength=1000)[1:-1].double() / 20_000 * len(inside) / len(drawn)
+    assert (counted.cumsum(0) - chances.double()[1:-1].cumsum(0)).abs().max() < 0.015
+    mean = (chances * log_sigma).sum()
+    assert mean == pytest.approx(-1.0, abs=0.05)
+    assert ((chances * (log_sigma - mean) ** 2).sum()).sqrt() == pytest.approx(1.2, abs=0.1)
+
+
+def test_steps_are_drawn_as_often_as_they_should_be():
+    chances = torch.tensor([0.5, 0.0, 0.2, 0.3])
+    evenly = (torch.arange(1000) + 0.5) / 1000
+    assert torch.bincount(steps_of(evenly, chances), minlength=4).tolist() == [500, 0, 200, 300]
+    assert steps_of(torch.tensor([0.0, 0.9999999]), chances).tolist() == [0, 3]
+    assert torch.equal(steps_of(evenly, chances * 7), steps_of(evenly, chances)), "they need not sum to 1"
+
+
+def test_importance_sampling_has_the_same_expectation():
+    """Steps as often as they weigh, and the mean weight on all errors: the weighted objective of uniform steps."""
+    alphas_cumprod = DDPMScheduler(beta_schedule="squaredcos_cap_v2").alphas_cumprod
+    weight = min_snr_weight(alphas_cumprod, "v_prediction", 5.0)
+    error = torch.linspace(3, 0.1, 1000)
+    evenly = (torch.arange(100_000) + 0.5) / 100_000
+    t = steps_of(evenly, weight)
+    assert weight.mean() * error[t].mean() == pytest.approx(float((weight * error).mean()), rel=1e-3)

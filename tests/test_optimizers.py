@@ -7,7 +7,7 @@ import torch
 from diffusers.training_utils import EMAModel
 
 from triptych.config import DiffusionConfig, EmaConfig, OptimizerConfig, RunConfig
-from triptych.optimizers import make_ema, make_optimizers
+from triptych.optimizers import make_ema, make_lr_schedulers, make_optimizers
 from triptych.run import Run
 
 
@@ -122,3 +122,28 @@ def test_clipping_is_torchs(monkeypatch, tmp_path):
         norm = run.clip_grad_norm(list(ours.parameters()), max_norm)
         assert torch.equal(norm, torch.nn.utils.clip_grad_norm_(theirs.parameters(), max_norm))
         assert all(torch.equal(a.grad, b.grad) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
+def rates(num_updates: int, **settings) -> list[float]:
+    """The learning rate of every update."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    (scheduler,) = make_lr_schedulers([optimizer], OptimizerConfig(**settings), num_updates)
+    found = []
+    for _ in range(num_updates):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return found
+
+
+def test_warm_up_then_constant_then_decay():
+    settings = {"lr_schedule": "warmup_stable_decay", "num_warmup_updates": 4, "num_decay_updates": 10}
+    short, long = rates(30, **settings), rates(60, **settings)
+    assert short[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0]) and set(short[5:21]) == {1.0}
+    assert short[20:] == pytest.approx([1 - (k / 10) ** 0.5 for k in range(10)])
+    assert long[:50] == pytest.approx(short[:20] + [1.0] * 30), "until the decay it doesn't depend on the end"
+    assert rates(30, **settings | {"num_decay_updates": 0})[5:] == [1.0] * 25
+
+
+def test_a_constant_rate_warms_up_too():
+    assert rates(6, lr_schedule="constant", num_warmup_updates=4) == pytest.approx([0, 0.25, 0.5, 0.75, 1, 1])

@@ -7,9 +7,9 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from triptych.config import ScheduleConfig, UserError
+from triptych.config import SamplingConfig, ScheduleConfig, UserError
 from triptych.losses import signal_to_noise
-from triptych.schedules import make_noise_scheduler, scheduler_class
+from triptych.schedules import make_noise_scheduler, make_sampler, scheduler_class
 
 SCHEDULES = ["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"]
 OTHERS = ["DDIMScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "EulerDiscreteScheduler"]
@@ -55,3 +55,16 @@ def test_scheduler_by_name():
     for wrong in ("Nonsense", "UNet2DModel", "DiffusionPipeline"):
         with pytest.raises(UserError, match="no scheduler"):
             scheduler_class(wrong)
+
+
+def test_a_samplers_own_settings():
+    trained = make_noise_scheduler(ScheduleConfig(prediction_type="v_prediction"), data_std=0.5)
+    assert trained.config.clip_sample_range == 2
+    stochastic = SamplingConfig(scheduler_settings={"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": True})
+    sampler = make_sampler(stochastic, trained)
+    assert isinstance(sampler, diffusers.DPMSolverMultistepScheduler)
+    assert sampler.config.algorithm_type == "sde-dpmsolver++" and sampler.config.use_karras_sigmas
+    assert sampler.config.prediction_type == "v_prediction"
+    for settings, message in (({"algoritm": 1}, "has no algoritm. It has"), ({"algorithm_type": "x"}, "x")):
+        with pytest.raises(UserError, match=f"scheduler_settings.*{message}"):
+            make_sampler(SamplingConfig(scheduler_settings=settings), trained)

@@ -151,6 +151,21 @@ class EmaConfig:
 
 
 @dataclass(frozen=True)
+class PowerAverageConfig:
+    """Averages kept beside the checkpoints, so that their width can be chosen afterwards (``triptych/averages.py``)."""
+
+    # standard deviations of the averages' profiles, as fractions of training, such as [0.05, 0.1]; empty = none
+    widths: tuple[float, ...] = ()
+    # updates between two snapshots; 0 = only at the end
+    snapshot_every: int = 0
+
+    def __post_init__(self) -> None:
+        check(all(0 < w < 0.28 for w in self.widths), "power_averages.widths must lie between 0 and 0.28")
+        check(len(set(self.widths)) == len(self.widths), "power_averages.widths must differ")
+        check(self.snapshot_every >= 0, "power_averages.snapshot_every must be 0 or more")
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Bookkeeping. Nothing here changes what is learned, so all of it may change when a run is resumed."""
 
@@ -294,14 +309,20 @@ class SamplingConfig:
     # any scheduler class of diffusers that can be built from a DDPMScheduler's config
     scheduler: str = "DPMSolverMultistepScheduler"
     num_inference_steps: int = 25
+    # arguments of that class beside the trained ones, such as {algorithm_type: sde-dpmsolver++}
+    scheduler_settings: dict[str, Any] = field(default_factory=dict)
     # uncond + guidance_scale * (cond - uncond); 1 = no guidance (Ho & Salimans 2022)
     guidance_scale: float = 2.0
+    # guide at these noise levels alone, sigma on images in [-1, 1] (Kynkaanniemi et al. 2024); null = at all
+    guidance_interval: tuple[float, float] | None = None
     # images per class in the grids drawn while training
     num_per_class: int = 8
 
     def __post_init__(self) -> None:
         check(self.num_inference_steps >= 1, "sampling.num_inference_steps must be at least 1")
         check(self.guidance_scale >= 0, "sampling.guidance_scale must be 0 or more")
+        low, high = self.guidance_interval or (0, 1)
+        check(0 <= low < high, "sampling.guidance_interval must be [low, high] with 0 <= low < high")
         check(self.num_per_class >= 1, "sampling.num_per_class must be at least 1")
 
 
@@ -342,6 +363,7 @@ class DiffusionConfig(ExperimentConfig):
     # a saved pipeline of the same layout and prediction type whose weights the network starts from
     unet_init: str | None = None
     noise_levels: NoiseLevelConfig = field(default_factory=NoiseLevelConfig)
+    power_averages: PowerAverageConfig = field(default_factory=PowerAverageConfig)
     # the network sees images / data_std. 0.5 is about the standard deviation of photographs in [-1, 1], and v is then
     # what a network under the preconditioning of Karras et al. 2022 predicts (1 = as they are)
     data_std: float = 1.0

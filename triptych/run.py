@@ -111,6 +111,8 @@ class Run:
         self.accelerator.register_for_checkpointing(*stateful, self)
         if self.config.resume:
             checkpoint = checkpoints.find(self.folder / "checkpoints", self.config.resume)
+            if checkpoint is None and (beginning := run_folder.branched_from(self.folder)):  # killed before its first
+                checkpoint = checkpoints.find(self.folder / "checkpoints", beginning)
             if checkpoint is not None:
                 self.accelerator.load_state(str(checkpoint))
             self.accelerator.print(f"Resuming from {checkpoint or 'the beginning'}.", file=sys.stderr)
@@ -121,6 +123,9 @@ class Run:
         return prepared
 
     def _begin_session(self) -> None:
+        trunk = run_folder.trunk_of(self.folder, self.config.resume)
+        if trunk is not None and not (self.folder / "config.yaml").exists():
+            run_folder.begin_branch(self.folder, trunk, self.config.resume)
         session = {
             "from_update": self.update,
             "device": self.device_name,

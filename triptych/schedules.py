@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+
 import diffusers
 from diffusers import DDPMScheduler, SchedulerMixin
 
-from triptych.config import ScheduleConfig, UserError
+from triptych.config import SamplingConfig, ScheduleConfig, UserError
 
 
 def make_noise_scheduler(config: ScheduleConfig, data_std: float = 1.0) -> DDPMScheduler:
@@ -50,3 +52,23 @@ def scheduler_class(name: str) -> type[SchedulerMixin]:
         f"diffusers has no scheduler {name!r}. Some that fit: DDPMScheduler, DDIMScheduler, "
         f"DPMSolverMultistepScheduler, UniPCMultistepScheduler, EulerDiscreteScheduler, HeunDiscreteScheduler."
     )
+
+
+def make_sampler(config: SamplingConfig, trained: DDPMScheduler) -> SchedulerMixin:
+    """The scheduler that draws: `config.scheduler` with its own settings, for the noise schedule `trained`.
+
+    Raises:
+        UserError: there is no such scheduler, or it has no such setting.
+    """
+    kind = scheduler_class(config.scheduler)
+    known = set(inspect.signature(kind).parameters)
+    unknown = sorted(set(config.scheduler_settings) - known)
+    if unknown:
+        raise UserError(
+            f"sampling.scheduler_settings: {kind.__name__} has no {', '.join(unknown)}. It has "
+            f"{', '.join(sorted(known))}."
+        )
+    try:
+        return kind.from_config(trained.config, **config.scheduler_settings)
+    except (NotImplementedError, ValueError, TypeError) as error:
+        raise UserError(f"sampling.scheduler_settings {config.scheduler_settings}: {error}") from None

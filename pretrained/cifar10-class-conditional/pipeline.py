@@ -56,11 +56,16 @@ class ClassConditionalPipeline(DiffusionPipeline):
             The network works on images whose p x p pixels are folded into channels; folded and unfolded in here.
         data_std (`float`, defaults to 1.0):
             The network works on images / data_std, images being in [-1, 1]; scaled and scaled back in here.
-        num_inference_steps (`int`, defaults to 50), guidance_scale (`float`, defaults to 1.0):
+        guide ([`UNet2DModel`], *optional*):
+            A weaker network of the same data, such as a smaller or less trained one. Guidance then leads away from its
+            answer for the same class instead of from the null class's (Karras et al. 2024, "autoguidance").
+        num_inference_steps (`int`, defaults to 50), guidance_scale (`float`, defaults to 1.0), guidance_interval
+            (`tuple[float, float]`, *optional*):
             What is used when a call doesn't say.
     """
 
-    model_cpu_offload_seq = "unet"
+    model_cpu_offload_seq = "guide->unet"
+    _optional_components = ("guide",)
 
     def __init__(
         self,
@@ -71,9 +76,11 @@ class ClassConditionalPipeline(DiffusionPipeline):
         num_inference_steps: int = 50,
         guidance_scale: float = 1.0,
         data_std: float = 1.0,
+        guidance_interval: tuple[float, float] | None = None,
+        guide: UNet2DModel | None = None,
     ):
         super().__init__()
-        self.register_modules(unet=unet, scheduler=scheduler)
+        self.register_modules(unet=unet, scheduler=scheduler, guide=guide)
         num_classes = unet.config.num_class_embeds - 1
         id2label = {str(k): str(v) for k, v in (id2label or {i: i for i in range(num_classes)}).items()}
         if sorted(map(int, id2label)) != list(range(num_classes)):
@@ -87,6 +94,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             data_std=data_std,
+            guidance_interval=None if guidance_interval is None else list(guidance_interval),
         )
 
     @property
@@ -132,6 +140,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         num_images_per_class: int = 1,
         guidance_scale: float | None = None,
         num_inference_steps: int | None = None,
+        guidance_interval: Sequence[float] | None = None,
         timesteps: Sequence[int] | None = None,
         eta: float | None = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
@@ -150,6 +159,9 @@ class ClassConditionalPipeline(DiffusionPipeline):
             num_images_per_class: images for each entry of `classes`.
             guidance_scale: ``uncond + s * (cond - uncond)`` (Ho & Salimans 2022); 1 turns it off and halves the cost.
             num_inference_steps: steps of the scheduler.
+            guidance_interval: guide only where the noise is within (low, high), its standard deviation on images in
+                [-1, 1]: sigma = data_std sqrt((1 - alpha_bar) / alpha_bar) (Kynkaanniemi et al. 2024). ``(0,
+                float("inf"))`` guides at every step.
             timesteps: training steps to visit instead, descending, for schedulers that take them.
             eta: noise of DDIM's steps in [0, 1], for schedulers that take it.
             generator: one for the batch, or a list with one per image; then an image doesn't depend on its batch.
@@ -171,6 +183,10 @@ class ClassConditionalPipeline(DiffusionPipeline):
         """
         guidance_scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         num_inference_steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
+        interval = self.config.guidance_interval if guidance_interval is None else guidance_interval
+        low, high = (0, float("inf")) if interval is None else interval
+        if not 0 <= low < high:
+            raise ValueError(f"guidance_interval must be (low, high) with 0 <= low < high, not {interval}.")
         if output_type not in ("pil", "np", "pt"):
             raise ValueError(f"output_type must be 'pil', 'np' or 'pt', not {output_type!r}.")
         if num_images_per_class < 1 or num_inference_steps < 1:
@@ -209,7 +225,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
         self._interrupt = False
         for i, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
             x_in = self.scheduler.scale_model_input(x, t)
-            output = self._denoise(x_in, t, labels, null, guidance_scale)
+            scale = guidance_scale if low <= self._sigma(t) <= high else 1
+            output = self._denoise(x_in, t, labels, null, scale)
             seen = {}
             if return_intermediates or "noisy_images" in wanted or "predicted_images" in wanted:
                 x_0 = self._predicted_x0(output, x_in, t)
@@ -292,14 +309,26 @@ class ClassConditionalPipeline(DiffusionPipeline):
         x_in = x_in.to(self.unet.dtype)
         if guidance_scale == 1:
             return self.unet(x_in, t, class_labels=labels).sample.float()
+        if self.guide is not None:
+            weak, strong = (net(x_in, t, class_labels=labels).sample.float() for net in (self.guide, self.unet))
+            return weak + guidance_scale * (strong - weak)
         both = self.unet(torch.cat([x_in, x_in]), t, class_labels=torch.cat([labels, null])).sample.float()
         cond, uncond = both.chunk(2)
         return uncond + guidance_scale * (cond - uncond)
 
+    def _alpha_bar(self, t: torch.Tensor | float) -> torch.Tensor:
+        """alpha_bar of the training step nearest to t."""
+        alphas = self.scheduler.alphas_cumprod
+        return alphas[int(torch.as_tensor(t).round().clamp(0, len(alphas) - 1))]
+
+    def _sigma(self, t: torch.Tensor | float) -> float:
+        """Standard deviation of the noise at t, on images in [-1, 1]."""
+        a = self._alpha_bar(t)
+        return self.config.data_std * float(((1 - a) / a.clamp(min=1e-12)).sqrt())
+
     def _predicted_x0(self, output: torch.Tensor, x_in: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """The clean image a prediction stands for (Ho et al. 2020, eq. 4; Salimans & Ho 2022, appendix D)."""
-        alphas = self.scheduler.alphas_cumprod.to(x_in)
-        a = alphas[torch.as_tensor(t, device=x_in.device).round().long().clamp(0, len(alphas) - 1)]
+        a = self._alpha_bar(t).to(x_in)
         kind = self.scheduler.config.prediction_type
         if kind == "epsilon":
             return (x_in - (1 - a).sqrt() * output) / a.sqrt().clamp(min=1e-4)

@@ -1,0 +1,67 @@
+"""Make the pipeline of an average of any width, after training (Karras et al. 2024, "EDM2", section 3).
+
+python scripts/average_weights.py runs/diffusion_cifar10_night 0.08 runs/night_width_0.08
+
+The run must have kept snapshots: --power_averages.widths [0.05,0.1] --power_averages.snapshot_every 2000.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from triptych.averages import average_of
+from triptych.cards import model_card
+from triptych.config import UserError, command
+from triptych.export import load_pipeline, refuse_unless_empty, save_pipeline
+from triptych.run_folder import branched_from
+
+
+def main(
+    run: Path,
+    width: float,
+    output: Path,
+    update: int | None = None,
+    pipeline: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Average the weights of a run.
+
+    Args:
+        run: folder of a training run that kept snapshots, also while it is running.
+        width: standard deviation of the average's profile as a fraction of training, such as 0.1.
+        output: folder for the pipeline.
+        update: of the snapshot at which the average ends; the newest if not given.
+        pipeline: what to put the weights into; run/pipeline, which is there when a training has ended, if not given.
+        overwrite: write into an output folder that already holds something.
+    """
+    if not 0 < width < 0.28:
+        raise UserError(f"width must lie between 0 and 0.28 (a fraction of training), not {width:g}.")
+    refuse_unless_empty(output, overwrite)
+    paths = snapshots(run)
+    pipe = load_pipeline(pipeline or str(run / "pipeline"), "unet")
+    average = average_of(paths, width, update)
+    here = {name: tuple(p.shape) for name, p in pipe.unet.named_parameters()}
+    if here != {name: tuple(p.shape) for name, p in average.items()}:
+        raise UserError(f"The network of {pipeline or run / 'pipeline'} is not the one that was trained in {run}.")
+    pipe.unet.load_state_dict(average, strict=False)  # parameters are all that training changes
+    facts = {"average": f"power function, width {width:g} (EDM2)", "update": update or "the newest", "run": run.name}
+    save_pipeline(pipe, output, card=model_card(type(pipe).__name__, output.name, facts))
+    print(f"Saved the pipeline to {output}.")
+
+
+def snapshots(run: Path) -> list[Path]:
+    """Those of a run, and of what it branched from up to there."""
+    found = sorted((run / "averages").glob("update_*.safetensors"))
+    checkpoint = branched_from(run)
+    if checkpoint is not None:
+        trunk, name = Path(checkpoint).parent.parent, Path(checkpoint).name
+        found = [path for path in snapshots(trunk) if path.stem <= name] + found
+    if not found:
+        raise UserError(
+            f"{run} holds no averages. Train with --power_averages.widths [0.05,0.1] and --power_averages.snapshot_every."
+        )
+    return found
+
+
+if __name__ == "__main__":
+    command(main)
