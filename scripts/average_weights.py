@@ -58,7 +58,7 @@ def snapshots(run: Path) -> list[Path]:
         found = [path for path in snapshots(trunk) if path.stem <= name] + found
     if not found:
         raise UserError(
-            f"{run} holds no averages. Train with --power_averages.widths [0.05,0.1] and --power_averages.snapshot_every."
+            f"{run} holds no averages. Train with --power_averages.widths [0.05,0.1] and a snapshot_every beside it."
         )
     return found
 

@@ -50,7 +50,7 @@ def main(
         batch_size: images drawn at once.
         num_inference_steps: steps of the scheduler; the pipeline's own default if not given.
         guidance_scale: 1 = no guidance; the pipeline's own default if not given.
-        guidance_interval: guide only between these noise levels, as in [0.3,5]; the pipeline's own default if not given.
+        guidance_interval: guide only between these noise levels, [0.3,5]; the pipeline's own default if not given.
         scheduler: any diffusers scheduler by name; the pipeline's own if not given.
         device: cpu, cuda, mps; the best there is if not given.
         dtype: precision of the network.

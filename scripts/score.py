@@ -53,7 +53,7 @@ def main(
         num_images_per_class: images of each class to draw (of a VAE, ten times as many in all).
         num_inference_steps: steps of the scheduler; the pipeline's own default if not given.
         guidance_scale: 1 = no guidance; the pipeline's own default if not given.
-        guidance_interval: guide only between these noise levels, as in [0.3,5]; the pipeline's own default if not given.
+        guidance_interval: guide only between these noise levels, [0.3,5]; the pipeline's own default if not given.
         scheduler: any diffusers scheduler by name; the pipeline's own if not given.
         dtype: precision of the drawing network.
         batch_size: images drawn at once.

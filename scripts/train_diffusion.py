@@ -30,6 +30,7 @@ from triptych.losses import (
     prediction_target,
     steps_of,
 )
+from triptych.machine import memory_format
 from triptych.optimizers import make_ema, make_lr_schedulers, make_optimizers
 from triptych.run import Run
 from triptych.schedules import make_noise_scheduler, make_sampler
@@ -44,7 +45,8 @@ def main(config: DiffusionConfig) -> None:
 
     torch.manual_seed(config.seed)
     shape = config.unet.arguments(images.image_size, images.channels, config.pixel_unshuffle)
-    unet = UNet2DModel(**shape, num_class_embeds=null_class + 1).to(run.device)
+    unet = UNet2DModel(**shape, num_class_embeds=null_class + 1)
+    unet.to(run.device, memory_format=memory_format(run.device))
     unet.class_embedding.weight.data *= config.class_embedding_scale
     if config.unet_init:
         go_on_from(unet, config)

@@ -19,6 +19,11 @@ M_MMAP_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -4, -3, -1
 LIBRARIES = ("torch", "diffusers", "accelerate", "datasets", "transformers")
 
 
+def memory_format(device: torch.device) -> torch.memory_format:
+    """How a convolutional network's weights should lie: an accelerator's kernels want channels last, a CPU's don't."""
+    return torch.contiguous_format if device.type == "cpu" else torch.channels_last
+
+
 def effective_precision(asked: str, device: torch.device) -> tuple[str, str | None]:
     """The precision to train in, and a note where it is not the one asked for.
 
