@@ -66,7 +66,7 @@ def main(
     folders = dict(part.split("=", 1) for part in listed(pipelines) if "=" in part)
     if len(folders) != len(listed(pipelines)) or num_images_per_class < 1 or num_denoised < 1 or num_bootstrap < 2:
         raise UserError(
-            "pipelines must be name=folder,name=folder with different names; num_images_per_class and num_denoised "
+            "pipelines must be name=folder,name=folder, with different names; num_images_per_class and num_denoised "
             "must be at least 1, num_bootstrap 2."
         )
     critic = load_critic(judge)
@@ -78,6 +78,11 @@ def main(
     rows, found, features = Rows(output / "rows.jsonl"), {}, {}
     for name, folder in folders.items():
         pipe = load_pipeline(folder, "unet")
+        if pipe.class_names != images.class_names or pipe.image_shape[0] != images.channels:
+            raise UserError(
+                f"{folder} draws {len(pipe.class_names)} classes of {pipe.image_shape[0]} channels; {data.path} has "
+                f"{len(images.class_names)} of {images.channels}. Point data.path at what it was trained on."
+            )
         how = {key: pipe.config.get(key) if value is None else value for key, value in given.items()}
         how = {key: value for key, value in how.items() if value is not None}
         drawn_by = how | {"weights": weights_hash(folder), "scheduler": type(pipe.scheduler).__name__, "seed": seed}
