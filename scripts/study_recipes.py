@@ -11,6 +11,7 @@ gains and loses. What is drawn is kept, so the command can be interrupted, and r
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -43,6 +44,7 @@ def main(
     num_denoised: int = 1000,
     num_bootstrap: int = 100,
     batch_size: int = 100,
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     seed: int = 0,
     output: Path = Path("runs/recipes"),
 ) -> None:
@@ -60,6 +62,7 @@ def main(
         num_denoised: of the real images, the first so many are noised and denoised.
         num_bootstrap: resamplings of the images for the intervals.
         batch_size: images at once.
+        dtype: precision of the drawing networks.
         seed: of all noise and resampling.
         output: folder of rows.jsonl, table.md and the chart.
     """
@@ -77,7 +80,7 @@ def main(
     given |= {"num_inference_steps": num_inference_steps}
     rows, found, features = Rows(output / "rows.jsonl"), {}, {}
     for name, folder in folders.items():
-        pipe = load_pipeline(folder, "unet")
+        pipe = load_pipeline(folder, "unet", torch_dtype=getattr(torch, dtype))
         if pipe.class_names != images.class_names or pipe.image_shape[0] != images.channels:
             raise UserError(
                 f"{folder} draws {len(pipe.class_names)} classes of {pipe.image_shape[0]} channels; {data.path} has "
@@ -86,6 +89,7 @@ def main(
         how = {key: pipe.config.get(key) if value is None else value for key, value in given.items()}
         how = {key: value for key, value in how.items() if value is not None}
         drawn_by = how | {"weights": weights_hash(folder), "scheduler": type(pipe.scheduler).__name__, "seed": seed}
+        drawn_by["dtype"] = dtype
         key = drawn_by | {"judge": critic.fingerprint, "data": data.path, "split": data.split}
         key |= {"n": num_images_per_class * len(pipe.class_names), "denoised": len(held_out["labels"])}
         print(f"{name}: {folder}")
@@ -99,6 +103,7 @@ def main(
             if hasattr(critic, "class_names"):
                 row |= recognised(critic.class_names, pipe.class_names, seen["logits"], labels)
             for known in ("class", "null"):
+                pipe.to(torch.float32)
                 row[f"error_{known}"] = denoising_errors(pipe, held_out, known == "class", batch_size, seed)
             rows.add(row)
             found[name] = row
