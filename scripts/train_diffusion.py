@@ -33,6 +33,7 @@ from triptych.losses import (
 from triptych.machine import memory_format
 from triptych.optimizers import make_ema, make_lr_schedulers, make_optimizers
 from triptych.run import Run
+from triptych.sampling import class_grid
 from triptych.schedules import make_noise_scheduler, make_sampler
 
 
@@ -133,13 +134,9 @@ def go_on_from(unet: UNet2DModel, config: DiffusionConfig) -> None:
 
 
 def draw_samples(pipeline: ClassConditionalPipeline, run: Run, config: DiffusionConfig) -> None:
-    """One row per class, the same starting noise every time, so that grids of different updates compare."""
-    pipeline.set_progress_bar_config(disable=True)
-    names, columns = pipeline.class_names, config.sampling.num_per_class
-    generators = [torch.Generator().manual_seed(config.seed + k) for _ in names for k in range(columns)]
-    pixels = pipeline(names, columns, generator=generators, output_type="np").images
     path = run.folder / "samples" / f"update_{run.update + 1:08d}.png"
-    save_image_grid(pixels.reshape(len(names), columns, *pixels.shape[1:]), path, row_labels=names)
+    grid = class_grid(pipeline, config.sampling.num_per_class, config.seed)
+    save_image_grid(grid, path, row_labels=pipeline.class_names)
 
 
 def describe(config: DiffusionConfig, run: Run, unet: torch.nn.Module) -> str:

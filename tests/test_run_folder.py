@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
+import yaml
 
 from triptych.config import DataConfig, DiffusionConfig, OptimizerConfig, RunConfig, UserError, VaeConfig, read_yaml
 from triptych.run_folder import begin_session, refuse_unless_fits
@@ -56,3 +57,15 @@ def test_a_constant_learning_rate_lets_a_run_grow(tmp_path):
     config = DiffusionConfig(name="x", optimizer=OptimizerConfig(lr_schedule="constant"), num_updates=5)
     begin_session(tmp_path / "x", config, DATA, {})
     refuse_unless_fits(tmp_path / "x", replace(config, num_updates=10, resume="latest"))
+
+
+def test_a_run_from_before_a_setting_goes_on_with_its_default(folder):
+    """A config.yaml that lacks what was added since is taken as if it had the default, and nothing else."""
+    path = folder / "config.yaml"
+    saved = read_yaml(path)
+    del saved["noise_levels"], saved["data_std"]
+    path.write_text(yaml.safe_dump(saved))
+    resumed = DiffusionConfig(**SETTINGS, resume="latest")
+    refuse_unless_fits(folder, resumed)
+    with pytest.raises(UserError, match=r"data_std: 1\.0 -> 0\.5"):
+        refuse_unless_fits(folder, replace(resumed, data_std=0.5))

@@ -388,6 +388,35 @@ class DiffusionConfig(ExperimentConfig):
 
 
 @dataclass(frozen=True)
+class DistillationConfig(ExperimentConfig):
+    """A student that draws in fewer steps than its teacher: ``scripts/distill_diffusion.py``."""
+
+    name: str = "distillation"
+    # a saved class-conditional pipeline with v-prediction; the student begins as its copy
+    teacher: str = ""
+    # steps in which the student draws
+    num_inference_steps: int = 8
+    # the teacher's DDIM steps for each of them; 2 in Salimans & Ho 2022
+    num_teacher_steps: int = 2
+    # of the teacher, which the student learns to draw like without (Meng et al. 2023); null = the teacher's own
+    guidance_scale: float | None = None
+    guidance_interval: tuple[float, float] | None = None
+    horizontal_flip: bool = False
+    # images per class in the grids drawn while training
+    num_per_class: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(bool(self.teacher), "teacher is missing: name a saved pipeline, as in --teacher FOLDER")
+        check(self.num_inference_steps >= 1, "num_inference_steps must be at least 1")
+        check(self.num_teacher_steps >= 2, "num_teacher_steps must be at least 2: with 1 there is nothing to learn")
+        check(self.guidance_scale is None or self.guidance_scale >= 0, "guidance_scale must be 0 or more")
+        low, high = self.guidance_interval or (0, 1)
+        check(0 <= low < high, "guidance_interval must be [low, high] with 0 <= low < high")
+        check(self.num_per_class >= 1, "num_per_class must be at least 1")
+
+
+@dataclass(frozen=True)
 class VaeModelConfig:
     """The network of ``models/vae.py``; image size and channels are those of the data."""
 

@@ -53,6 +53,14 @@ def predicted_x0(
     raise ValueError(f"prediction_type must be epsilon, v_prediction or sample, not {prediction_type!r}")
 
 
+def prediction_for(
+    x0: torch.Tensor, x_t: torch.Tensor, alpha_bar: torch.Tensor, prediction_type: Prediction
+) -> torch.Tensor:
+    """The prediction that stands for `x0`, given x_t; the inverse of :func:`predicted_x0` in its first argument."""
+    a = _broadcast(alpha_bar, x_t)
+    return prediction_target(x0, (x_t - a.sqrt() * x0) / (1 - a).sqrt(), alpha_bar, prediction_type)
+
+
 def signal_to_noise(alpha_bar: torch.Tensor) -> torch.Tensor:
     """SNR(t) = alpha_bar / (1 - alpha_bar) (Kingma et al. 2021, eq. 2); any shape."""
     return alpha_bar / (1 - alpha_bar)
@@ -101,6 +109,25 @@ def denoising_loss(output: torch.Tensor, target: torch.Tensor, weight: torch.Ten
     """Weighted mean squared error (Ho et al. 2020, eq. 14 when the weight is 1): (B, ...), (B, ...), (B,) -> ()."""
     error = (output.float() - target.float()).square().flatten(1).mean(1)  # (B,)
     return (weight * error).mean()
+
+
+def ddim_step(x_t: torch.Tensor, x0: torch.Tensor, alpha_bar: torch.Tensor, alpha_bar_s: torch.Tensor) -> torch.Tensor:
+    """From x_t to x_s without noise, given what x_0 is thought to be (Song et al. 2021, eq. 12 with sigma = 0).
+
+    (B, C, H, W), (B, C, H, W), (B,), (B,) -> (B, C, H, W); alpha_bar_s = 1 gives x_0.
+    """
+    eps = prediction_for(x0, x_t, alpha_bar, "epsilon")
+    return diffuse(x0, eps, alpha_bar_s)
+
+
+def distilled_x0(
+    x_t: torch.Tensor, x_s: torch.Tensor, alpha_bar: torch.Tensor, alpha_bar_s: torch.Tensor
+) -> torch.Tensor:
+    """The x_0 with which one DDIM step leads from x_t to x_s, where a teacher went in several (Salimans & Ho 2022,
+    algorithm 2): the inverse of :func:`ddim_step` in its second argument. Shapes as there."""
+    a, a_s = _broadcast(alpha_bar, x_t), _broadcast(alpha_bar_s, x_t)
+    ratio = ((1 - a_s) / (1 - a)).sqrt()  # sigma_s / sigma_t
+    return (x_s - ratio * x_t) / (a_s.sqrt() - ratio * a.sqrt())
 
 
 def drop_labels(labels: torch.Tensor, dropped: torch.Tensor, null_class: int) -> torch.Tensor:

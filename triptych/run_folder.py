@@ -78,7 +78,7 @@ def _refuse_unless_compatible(folder: Path, config: ExperimentConfig, free: set[
     if kind != type(config).__name__:
         raise UserError(f"{folder} holds a run of {kind}, not of {type(config).__name__}. Choose another --name.")
     # What a setting was before there was one is what it is by default.
-    old, new = flatten(to_dict(type(config)())) | flatten(read_yaml(folder / "config.yaml")), flatten(to_dict(config))
+    old, new = _defaults(config) | flatten(read_yaml(folder / "config.yaml")), flatten(to_dict(config))
     free = free | {"run"} | ({"num_updates"} if config.optimizer.lr_schedule == "constant" else set())
     parts = tuple(f"{key}." for key in free)
     keys = [key for key in {*old, *new} - free if not key.startswith(parts) and old.get(key) != new.get(key)]
@@ -88,6 +88,14 @@ def _refuse_unless_compatible(folder: Path, config: ExperimentConfig, free: set[
             f"{folder} was started with other settings ({rows}). Resume it with its own "
             f"(--config {folder / 'config.yaml'} --resume latest), or start another --name."
         )
+
+
+def _defaults(config: ExperimentConfig) -> dict[str, Any]:
+    values = {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for field in dataclasses.fields(config)
+    }
+    return flatten({key: to_dict(v) if dataclasses.is_dataclass(v) else v for key, v in values.items()})
 
 
 def begin_session(folder: Path, config: ExperimentConfig, data: dict[str, Any], session: dict[str, Any]) -> None:

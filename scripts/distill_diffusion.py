@@ -1,0 +1,135 @@
+"""Distil a class-conditional diffusion pipeline into one that draws in fewer steps (Salimans & Ho 2022, algorithm 2).
+
+    accelerate launch --config_file accelerate_config.yaml scripts/distill_diffusion.py \\
+        --config configs/distill_cifar10.yaml --num_inference_steps 8
+
+One round: where the teacher goes from x_t to x_s in several guided DDIM steps, the student learns to go in one, without
+guidance. The student of a round is the teacher of the next, with fewer steps: --teacher runs/<name>/pipeline.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from diffusers import DDIMScheduler
+
+from models.pipeline_class_conditional import ClassConditionalPipeline
+from triptych.cards import model_card
+from triptych.config import DistillationConfig, UserError, command
+from triptych.data import load_images
+from triptych.export import averaged_weights, load_pipeline, save_pipeline
+from triptych.figures import save_image_grid
+from triptych.losses import (
+    ddim_step,
+    denoising_loss,
+    diffuse,
+    distilled_x0,
+    flip_horizontally,
+    predicted_x0,
+    prediction_for,
+)
+from triptych.optimizers import make_ema, make_lr_schedulers, make_optimizers
+from triptych.run import Run
+from triptych.sampling import class_grid
+
+
+def main(config: DistillationConfig) -> None:
+    teacher = load_pipeline(config.teacher, "unet")
+    scheduler = DDIMScheduler.from_config(teacher.scheduler.config, clip_sample=False, thresholding=False)
+    if scheduler.config.prediction_type != "v_prediction":  # at the noisiest step eps says nothing about x_0
+        raise UserError(f"teacher {config.teacher} predicts {scheduler.config.prediction_type}, not v_prediction.")
+    guidance = {key: getattr(config, key) for key in ("guidance_scale", "guidance_interval")}
+    guidance = {key: teacher.config.get(key) if value is None else value for key, value in guidance.items()}
+    low, high = guidance["guidance_interval"] or (0, float("inf"))
+    run = Run(config)
+    images = load_images(config.data, need_labels=True)
+    if images.class_names != teacher.class_names or images.channels != teacher.image_shape[0]:
+        raise UserError(f"data.path {config.data.path} has other classes or channels than the teacher was trained on.")
+    teacher.to(run.device, torch.float32)
+
+    torch.manual_seed(config.seed)
+    student = copy.deepcopy(teacher.unet)
+    optimizers = make_optimizers(student, config.optimizer)
+    lr_schedulers = make_lr_schedulers(optimizers, config.optimizer, config.num_updates)
+    ema = make_ema(student, config.ema)
+    student, *optimizers = run.prepare(images, [ema, *lr_schedulers], student, *optimizers)
+    weights = list(student.parameters())
+
+    # t_0 > t_1 > ... of the teacher's steps, and alpha_bar at each and at the image itself, which ends them.
+    k, data_std, shuffle = config.num_teacher_steps, teacher.config.data_std, teacher.config.pixel_unshuffle
+    scheduler.set_timesteps(config.num_inference_steps * k)
+    timesteps = scheduler.timesteps.to(run.device)
+    alpha_bars = torch.cat([scheduler.alphas_cumprod[scheduler.timesteps], torch.ones(1)]).to(run.device)
+    sigmas = data_std * ((1 - alpha_bars) / alpha_bars).sqrt()
+
+    @torch.no_grad()
+    def teachers_x0(x: torch.Tensor, at: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """What the guided teacher takes for the image at its steps `at`: (B, C, H, W), (B,), (B,) -> (B, C, H, W)."""
+        both = torch.cat([labels, torch.full_like(labels, len(teacher.class_names))])
+        output = teacher.unet(torch.cat([x, x]), timesteps[at].repeat(2), class_labels=both).sample.float()
+        cond, uncond = output.chunk(2)
+        inside = (low <= sigmas[at]) & (sigmas[at] <= high)
+        scale = torch.where(inside, guidance["guidance_scale"], 1.0)[:, None, None, None]
+        return predicted_x0(uncond + scale * (cond - uncond), x, alpha_bars[at], "v_prediction")
+
+    def make_pipeline() -> ClassConditionalPipeline:
+        return ClassConditionalPipeline(
+            unet=run.accelerator.unwrap_model(student),
+            scheduler=scheduler,
+            id2label=teacher.config.id2label,
+            pixel_unshuffle=shuffle,
+            data_std=data_std,
+            num_inference_steps=config.num_inference_steps,
+            guidance_scale=1.0,
+        )
+
+    for x0, labels in run.batches():  # (B, C, H, W) in [-1, 1], (B,)
+        with run.accumulate(student):
+            size = len(x0)
+            if config.horizontal_flip:
+                x0 = flip_horizontally(x0, run.rand(size) < 0.5)
+            x0 = F.pixel_unshuffle(x0 / data_std, shuffle)
+            start = k * run.randint(config.num_inference_steps, size)  # the teacher's step at which one of ours begins
+            alpha_bar, alpha_bar_s = alpha_bars[start], alpha_bars[start + k]
+            x_t = diffuse(x0, run.randn(*x0.shape), alpha_bar)
+            x_s = x_t
+            for at in (start + j for j in range(k)):
+                x_s = ddim_step(x_s, teachers_x0(x_s, at, labels), alpha_bars[at], alpha_bars[at + 1])
+            x0_of_teacher = distilled_x0(x_t, x_s, alpha_bar, alpha_bar_s)
+            target = prediction_for(x0_of_teacher, x_t, alpha_bar, "v_prediction")
+
+            output = student(x_t, timesteps[start], class_labels=labels).sample
+            loss = denoising_loss(output, target, torch.ones_like(alpha_bar))  # in x_0: SNR + 1 (section 4)
+
+            run.accelerator.backward(loss)
+            run.log(loss=loss, lr=optimizers[0].param_groups[0]["lr"])
+            if run.updated and config.optimizer.max_grad_norm is not None:
+                run.log(grad_norm=run.clip_grad_norm(weights, config.optimizer.max_grad_norm))
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+        if run.updated:
+            for lr_scheduler in lr_schedulers:
+                lr_scheduler.step()
+            ema.step(weights)
+        if run.due(config.run.sample_every) and run.is_main:
+            with averaged_weights(ema, run.accelerator.unwrap_model(student)):
+                path = run.folder / "samples" / f"update_{run.update + 1:08d}.png"
+                grid = class_grid(make_pipeline(), config.num_per_class, config.seed)
+                save_image_grid(grid, path, row_labels=teacher.class_names)
+
+    if run.is_main:
+        with averaged_weights(ema, run.accelerator.unwrap_model(student)):
+            folder = run.folder / "pipeline"
+            facts = {"teacher": config.teacher, "the teacher's steps for each": k} | guidance
+            facts |= {"data": config.data.path, "default sampler": f"DDIM, {config.num_inference_steps} steps"}
+            card = model_card("ClassConditionalPipeline", config.name, facts | run.facts(student))
+            save_pipeline(make_pipeline(), folder, card=card)
+            print(f"Saved the pipeline to {folder}, samples in {run.folder / 'samples'}.")
+    run.finish()
+
+
+if __name__ == "__main__":
+    command(main, DistillationConfig)
