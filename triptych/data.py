@@ -24,7 +24,16 @@ from sklearn.datasets import load_digits
 
 from triptych.config import DataConfig, UserError
 from triptych.decoding import DecodingError, decode, read_header, resize, to_channels
-from triptych.image_files import Listing, MissingSplit, check_labels, list_folder, list_zip, read_split
+from triptych.image_files import (
+    Listing,
+    MissingSplit,
+    check_labels,
+    list_folder,
+    list_zip,
+    read_split,
+    read_tar,
+    suffixes_in_tars,
+)
 from triptych.seeds import keyed_generator
 
 HUB_TIMEOUT_SECONDS = 10
@@ -325,13 +334,35 @@ def _open_table(path: Path, config: DataConfig, listing: Listing) -> datasets.Da
         if _saved_to_disk(path):
             loaded = datasets.load_from_disk(path)
             return loaded if isinstance(loaded, datasets.DatasetDict) else datasets.DatasetDict(train=loaded)
-        return datasets.load_dataset(str(path.resolve()))
+        source = str(path.resolve())
+        mixed = _open_mixed_archives(source) if ".tar" in listing.others else None
+        return datasets.load_dataset(source) if mixed is None else mixed
+    except UserError:
+        raise
     except (datasets.exceptions.DataFilesNotFoundError, datasets.data_files.EmptyDatasetError):
         passed = listing.passed_over()
         found = f" (passed over: {passed})" if passed else ""
         raise UserError(f"data.path {config.path!r} holds no data files or images{found}. {WAY_OUT}") from None
     except Exception as error:  # whatever the many readers of datasets make of a file they cannot read
         raise _unreadable(config, error) from error
+
+
+def _open_mixed_archives(folder: str) -> datasets.DatasetDict | None:
+    """Archives of WebDataset whose images are of several formats, of which datasets would make as many columns."""
+    files = datasets.load_dataset_builder(folder).config.data_files
+    if not all(name.endswith(".tar") for names in files.values() for name in names):
+        return None
+    if len(suffixes_in_tars([name for names in files.values() for name in names])) < 2:
+        return None
+    splits = {}
+    for split, names in files.items():
+        samples = [sample for name in names for sample in read_tar(name)]
+        columns = {"image": [{"bytes": sample.image, "path": sample.name} for sample in samples]}
+        features = {"image": datasets.Image()}
+        if any(sample.label is not None for sample in samples):
+            columns["cls"], features["cls"] = [sample.label for sample in samples], datasets.Value("int64")
+        splits[str(split)] = datasets.Dataset.from_dict(columns, datasets.Features(features))
+    return datasets.DatasetDict(splits)
 
 
 def _unreadable(config: DataConfig, error: Exception) -> UserError:
@@ -400,7 +431,7 @@ def _open_from_cache(name: str) -> datasets.DatasetDict | None:
 
 def _read_table(loaded: datasets.DatasetDict, config: DataConfig) -> tuple[Table, np.ndarray | None, Any, str]:
     if config.split not in loaded:
-        raise MissingSplit(sorted(loaded))
+        raise MissingSplit(sorted(map(str, loaded)))
     dataset = loaded[config.split]
     column = _find_image_column(dataset, config)
     return Table(dataset, column), *_read_labels(dataset, config)

@@ -104,12 +104,16 @@ def to_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
 
 
+def as_picture(pixels: np.ndarray) -> Image.Image:
+    """uint8 (H, W, 1 or 3) for Pillow, grey or RGB."""
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+
+
 def resize(pixels: np.ndarray, side: int) -> np.ndarray:
     """uint8 (H, W, C), centre-cropped to a square and scaled to (side, side, C)."""
     if pixels.shape[:2] == (side, side):
         return pixels
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    scaled = np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS))
+    scaled = np.asarray(ImageOps.fit(as_picture(pixels), (side, side), Image.Resampling.LANCZOS))
     return scaled[..., None] if scaled.ndim == 2 else scaled
 
 

@@ -12,6 +12,7 @@ import json
 import os
 import posixpath
 import re
+import tarfile
 import unicodedata
 import zipfile
 from collections import defaultdict
@@ -177,6 +178,55 @@ def read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
         raise DecodingError(f"Python does not read its compression (method {entry.compress_type}); {unpack}") from None
     except Exception as error:  # of zipfile, zlib, bz2, lzma
         raise DecodingError(f"the zip is damaged here: {error}") from None
+
+
+# ---- archives of WebDataset ----------------------------------------------------------------------------
+
+
+@dataclass
+class Sample:
+    """Files of an archive that share a name: an image, and what its ``.cls`` says."""
+
+    name: str
+    image: bytes
+    label: int | None
+
+
+def suffixes_in_tars(paths: Sequence[str]) -> set[str]:
+    """The suffixes of all images in some archives."""
+    found = set()
+    for path in paths:
+        with tarfile.open(path) as archive:
+            found |= {PurePosixPath(name).suffix.lower() for name in archive.getnames()}
+    return found & SUFFIXES
+
+
+def read_tar(path: str) -> list[Sample]:
+    """The samples of an archive, in its order.
+
+    Raises:
+        UserError: a sample has no image or several, or a label that is no whole number.
+    """
+    samples: dict[str, dict[str, bytes]] = {}
+    with tarfile.open(path) as archive:
+        for entry in archive:
+            key, _, ending = posixpath.basename(entry.name).partition(".")
+            if entry.isfile() and key:
+                samples.setdefault(posixpath.join(posixpath.dirname(entry.name), key), {})[ending.lower()] = (
+                    archive.extractfile(entry).read()
+                )
+    read = []
+    for key, parts in samples.items():
+        images = [ending for ending in parts if PurePosixPath(f"x.{ending}").suffix in SUFFIXES]
+        if len(images) != 1:
+            raise UserError(
+                f"{path}: the sample {key} has {len(images)} images ({', '.join(parts)}); it must have one."
+            )
+        label = parts.get("cls")
+        if label is not None and not re.fullmatch(rb"\s*-?\d+\s*", label):
+            raise UserError(f"{path}: {key}.cls holds {label[:20]!r}. A label is a whole number.")
+        read.append(Sample(f"{key}.{images[0]}", parts[images[0]], None if label is None else int(label)))
+    return read
 
 
 # ---- splits --------------------------------------------------------------------------------------------
