@@ -344,7 +344,8 @@ def _classes_by_folder(splits: dict[str, dict[str, tuple[str, ...]]], split: str
 
 def _class(folders: tuple[str, ...]) -> str:
     """An accent may be stored as part of its letter or behind it; that makes no two classes."""
-    return unicodedata.normalize("NFC", folders[-1])
+    text = folders[-1].encode(errors="surrogateescape").decode(errors="backslashreplace")  # what is no UTF-8 is told
+    return unicodedata.normalize("NFC", text)
 
 
 def check_labels(values: Sequence[Any], where: str) -> None:
