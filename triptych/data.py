@@ -473,7 +473,7 @@ def _read_labels(dataset: datasets.Dataset, config: DataConfig) -> tuple[np.ndar
     if column not in dataset.column_names:
         raise UserError(f"data.label_column {column!r} does not exist; the columns are {dataset.column_names}.")
     feature, values = dataset.features[column], dataset[column][:]
-    check_labels(values, f"data.path {config.path!r}: the column {column!r} ({feature.dtype})")
+    check_labels(values, f"data.path {config.path!r}: the column {column!r} ({getattr(feature, 'dtype', feature)})")
     if isinstance(feature, datasets.ClassLabel):
         return np.asarray(values), list(feature.names), ""
     index = {name: i for i, name in enumerate(sorted(set(values)))}
@@ -555,7 +555,7 @@ class Records:
                 f"{source}: {self._num_grey} of {len(self.sizes)} images are grey and become colour; data.channels 1 "
                 f"makes all of them grey."
             )
-        if 0 < self._brightest < 16:
+        if 0 < self._brightest <= 16:
             _say(
                 f"warning: {source}: the images of 16 bits are nearly black. If they hold 12 bits or fewer, multiply "
                 f"them before: the files don't tell."
