@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import struct
 import tarfile
 import zipfile
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
@@ -15,7 +17,7 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from triptych.config import DataConfig
+from triptych.config import DataConfig, UserError
 from triptych.data import ImageSet, load_images
 from triptych.decoding import SUFFIXES, DecodingError, Header, decode, read_header, resize, to_channels
 
@@ -200,6 +202,59 @@ def test_channels_and_sizes():
 def test_documents_are_no_images():
     assert {".png", ".jpg", ".jpeg", ".avif", ".webp", ".tif", ".bmp", ".gif", ".jp2", ".pgm"} <= SUFFIXES
     assert not {".pdf", ".ps", ".eps", ".h5", ".hdf", ".mpg", ".grib", ".wmf", ".csv", ".zip", ""} & SUFFIXES
+
+
+# ---- restoring -------------------------------------------------------------------------------------------
+
+
+class Unchanged:
+    """Stands where a denoiser would, to see what it is given: each image comes back as it was."""
+
+    def to(self, device: str) -> None:
+        pass
+
+    def __call__(self, image: Image.Image, **tiles: int) -> SimpleNamespace:
+        return SimpleNamespace(images=[image])
+
+
+@pytest.fixture
+def restore(monkeypatch):
+    script = importlib.import_module("restore")
+    monkeypatch.setattr(script, "load_pipeline", lambda folder, component: Unchanged())
+    return lambda source, output, **more: script.main("pipeline", source, output, **more)
+
+
+def test_restoring_sees_what_training_sees(restore, tmp_path, capsys):
+    contents = {**DEEP, **TRANSPARENT}
+    (tmp_path / "in").mkdir()
+    for name, content in contents.items():
+        kind = Image.open(io.BytesIO(content)).format.lower()
+        (tmp_path / f"in/{name}.{ {'jpeg2000': 'jp2', 'ppm': 'pgm'}.get(kind, kind) }").write_bytes(content)
+    Image.new("RGB", (2, 2), (9, 8, 7)).save(tmp_path / "in/a.avif", quality=100)
+    (tmp_path / "in/._a.png").write_bytes(b"what macOS leaves")
+    (tmp_path / "in/Thumbs.db").write_bytes(b"what Windows leaves")
+    restore(tmp_path / "in", tmp_path / "out")
+    for name, content in contents.items():
+        assert np.array_equal(decode(tmp_path / f"out/{name}.png"), decode(content)), name
+    said = capsys.readouterr()
+    assert f"{len(contents) + 1} of {len(contents) + 1} images restored" in said.out
+    assert "passed over: 1 .db, 1 hidden" in said.err and "left out" not in said.err
+
+
+def test_restoring_refuses_what_it_cannot_scale_and_overwrites_nothing(restore, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.tif").write_bytes(REFUSED["32 bits"][0])
+    with pytest.raises(UserError, match="None of 1 images"):
+        restore(tmp_path / "in", tmp_path / "out")
+    assert "a.tif cannot be read (it holds integers of more than 8 bits" in capsys.readouterr().err
+    Image.new("L", (4, 4), 9).save(tmp_path / "in/b.png")
+    with pytest.raises(UserError, match="one of the originals"):
+        restore(tmp_path / "in", tmp_path / "in", overwrite=True)
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="is no folder"):
+        restore(tmp_path / "in", tmp_path / "file")
+    with pytest.raises(UserError, match=r"file/out.*cannot be written"):
+        restore(tmp_path / "in", tmp_path / "file/out")
 
 
 # ---- one against the other -------------------------------------------------------------------------------
