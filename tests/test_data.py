@@ -147,6 +147,12 @@ def test_missing_path(path):
         load_images(DataConfig(path=path))
 
 
+@pytest.mark.parametrize("path", ["", " ", "x" * 300, "/tmp/" + "x" * 300])
+def test_what_is_no_name(path):
+    with pytest.raises(UserError, match=r"is no name of a folder"):
+        load_images(DataConfig(path=path))
+
+
 def test_empty_folder(tmp_path):
     with pytest.raises(UserError, match="holds no"):
         load_images(DataConfig(path=str(tmp_path)))
@@ -243,6 +249,16 @@ def test_nothing_but_corrupt_images(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no")
     with pytest.raises(UserError, match=r"none of 1 images could be read \(the first: it is no image"):
         load_images(DataConfig(path=str(tmp_path), on_corrupt="skip"))
+
+
+@pytest.mark.parametrize("limit", [0, 2048])
+def test_nothing_but_torn_images(tmp_path, limit):
+    """Good headers, so it is found only when they are decoded."""
+    write_images(tmp_path)
+    for file in tmp_path.rglob("*.png"):
+        file.write_bytes(file.read_bytes()[:-60])
+    with pytest.raises(UserError, match=r"none of 6 images could be decoded|no image could be decoded"):
+        load_images(DataConfig(path=str(tmp_path), on_corrupt="skip", memory_limit_mb=limit)).whole(0)
 
 
 def test_no_labels(tmp_path):

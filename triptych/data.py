@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import os
 import re
 import sys
@@ -266,6 +267,8 @@ WAY_OUT = (
 
 def _open(config: DataConfig) -> Opened:
     path = Path(config.path).expanduser()
+    if not config.path.strip() or len(path.name.encode(errors="replace")) > 255:
+        raise UserError(f"data.path {config.path[:50]!r} is no name of a folder, a zip or a data set. {WAY_OUT}")
     if path.is_dir():
         listing = list_folder(path)
         if _saved_to_disk(path) or _is_of_tables(path, listing):
@@ -365,12 +368,16 @@ def _open_mixed_archives(folder: str) -> datasets.DatasetDict | None:
     return datasets.DatasetDict(splits)
 
 
+_DISK_ERRORS = ("EACCES", "EDQUOT", "EEXIST", "ENAMETOOLONG", "ENOENT", "ENOSPC", "ENOTDIR", "EPERM", "EROFS")
+
+
 def _unreadable(config: DataConfig, error: Exception) -> UserError:
     """What to tell of an error of datasets'."""
     cause = error.__cause__ or error
     text = " ".join(str(cause).split())[:400] or type(cause).__name__
     source = str(Path(config.path).expanduser().resolve())
-    if isinstance(cause, OSError) and not str(cause.filename or "").startswith(source):
+    of_disk = isinstance(cause, OSError) and errno.errorcode.get(cause.errno) in _DISK_ERRORS
+    if of_disk and not str(cause.filename or "").startswith(source):
         cache = datasets.config.HF_DATASETS_CACHE
         return UserError(
             f"data.path {config.path!r} cannot be read into the cache {cache} ({text}). Set HF_HOME to a folder that "
@@ -601,6 +608,11 @@ class Records:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for _ in pool.map(fill, range(len(self.indices)), chunksize=256):
                 pass
+        if not kept.any():
+            raise UserError(
+                f"data.path {self.config.path!r}: none of {len(kept)} images could be decoded (the first: "
+                f"{next(iter(self.corrupt.values()))})."
+            )
         return (pixels if kept.all() else pixels[kept]), kept
 
     def replacement(self, position: int) -> tuple[np.ndarray, int]:
