@@ -141,7 +141,7 @@ def test_seed_decides_the_order():
 # ---- bad input -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["./missing", "/nowhere/at/all", "a/b/c", "pictures.zip"])
+@pytest.mark.parametrize("path", ["./missing", "/nowhere/at/all", "a/b/c", "pictures.zip", "PICTURES.ZIP"])
 def test_missing_path(path):
     with pytest.raises(UserError, match=r"does not exist.*'digits'"):
         load_images(DataConfig(path=path))
@@ -399,7 +399,7 @@ def test_faults_of_archives(tmp_path, files, message):
 
 
 @pytest.mark.parametrize(
-    "name", ["train.parquet", "train.arrow", "train.tar", "train.csv", "train.jsonl", "state.json"]
+    "name", ["train.parquet", "train.arrow", "train.tar", "train.csv", "train.jsonl", "dataset_dict.json"]
 )
 @pytest.mark.parametrize("content", [b"", b"not that at all \xff\xfe"])
 def test_tables_that_cannot_be_read_are_one_paragraph(tmp_path, name, content):

@@ -199,7 +199,7 @@ def _load_digits(config: DataConfig, split_setting: str) -> ImageSet:
 
 
 def _looks_local(path: str) -> bool:
-    return path.startswith((".", "/", "~")) or path.count("/") > 1 or "\\" in path or path.endswith(".zip")
+    return path.startswith((".", "/", "~")) or path.count("/") > 1 or "\\" in path or path.lower().endswith(".zip")
 
 
 class Rows(Protocol):
@@ -310,7 +310,8 @@ def _open_zip(path: Path, config: DataConfig) -> Opened:
 
 def _saved_to_disk(folder: Path) -> bool:
     """Whether ``Dataset.save_to_disk`` or ``DatasetDict.save_to_disk`` wrote `folder`."""
-    return (folder / "dataset_dict.json").exists() or (folder / "state.json").exists()
+    single = all((folder / name).exists() for name in ("state.json", "dataset_info.json"))
+    return single or (folder / "dataset_dict.json").exists()
 
 
 def _is_of_tables(folder: Path, listing: Listing) -> bool:
