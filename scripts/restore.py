@@ -6,16 +6,16 @@ python scripts/restore.py runs/demo_gan_digits/pipeline photos --output restored
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
 from triptych.config import UserError, command
+from triptych.decoding import DecodingError, as_picture, decode
 from triptych.export import load_pipeline, refuse_unless_empty
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+from triptych.image_files import list_folder
 
 
 def main(
@@ -40,33 +40,51 @@ def main(
     """
     if not source.exists():
         raise UserError(f"{source} does not exist. Give an image or a folder of images.")
-    found = [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES)
+    passed = ""
+    if source.is_file():
+        root, found = source.parent, [source]
+    else:
+        listing = list_folder(source)
+        root, found, passed = source, [source / name for name in listing.images], listing.passed_over()
+        passed = f"; passed over: {passed}" if passed else ""
     if not found:
-        raise UserError(f"{source} holds no images ({', '.join(sorted(SUFFIXES))}).")
-    root = source.parent if source.is_file() else source
+        raise UserError(f"{source} holds no images{passed}.")
+    print(f"{source}: {len(found)} images{passed}", file=sys.stderr)
     targets = [output / path.relative_to(root).with_suffix(".png") for path in found]
-    twins = {target for target in targets if targets.count(target) > 1}
+    twins = [target for target, count in Counter(targets).items() if count > 1]
     if twins:
         raise UserError(
             f"{len(twins)} names would be written twice, such as {min(twins)}: rename one of the originals."
         )
+    own = {path.resolve() for path in found} & {target.resolve() for target in targets}
+    if own:
+        raise UserError(f"{min(own)} is one of the originals and would be overwritten. Choose another --output.")
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output} is no folder. Choose another --output.")
     refuse_unless_empty(output, overwrite)
     pipe = load_pipeline(pipeline, "denoiser")
     pipe.to(device or ("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"))
     skipped = 0
     for path, target in zip(tqdm(found, unit="image"), targets, strict=True):
         try:
-            image = ImageOps.exif_transpose(Image.open(path))
-            image.load()
-        except (OSError, SyntaxError) as error:
+            pixels = decode(path)  # uint8 (H, W, 1 or 3)
+        except DecodingError as error:
             print(f"note: {path} cannot be read ({error}); it is left out.", file=sys.stderr)
             skipped += 1
             continue
-        target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            pipe(image, tile=tile, overlap=overlap).images[0].save(target)
+            restored = pipe(as_picture(pixels), tile=tile, overlap=overlap).images[0]
         except ValueError as error:
             raise UserError(str(error)) from None
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            restored.save(target)
+        except OSError as error:
+            raise UserError(
+                f"{target} cannot be written ({error}). Make room, or choose another --output that can be written to."
+            ) from None
+    if skipped == len(found):
+        raise UserError(f"None of {len(found)} images could be read (see above): nothing is restored.")
     print(f"{len(found) - skipped} of {len(found)} images restored: {output}")
 
 

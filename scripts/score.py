@@ -66,7 +66,7 @@ def main(
         raise UserError("num_images_per_class and batch_size must be at least 1, num_bootstrap 0 or more.")
     critic = load_critic(judge)
     reference = load_images(data)
-    train = load_images(replace(data, split=train_split))
+    train = load_images(replace(data, split=train_split), split_setting="train_split")
     settings = {"source": source, "seed": seed}
     if (Path(source) / "model_index.json").exists() or not Path(source).exists():
         pipe = load_pipeline(source, torch_dtype=getattr(torch, dtype))

@@ -60,7 +60,10 @@ def main(
     if num_importance_samples < 1 or num_neighbors < 1 or batch_size < 1:
         raise UserError("num_importance_samples, num_neighbors and batch_size must be at least 1.")
     pipe = load_pipeline(pipeline, "vae")
-    train, test = (load_images(dataclasses.replace(data, split=split)) for split in (train_split, test_split))
+    train, test = (
+        load_images(dataclasses.replace(data, split=split), split_setting=setting)
+        for split, setting in ((train_split, "train_split"), (test_split, "test_split"))
+    )
     if (test.channels, test.image_size, test.image_size) != pipe.image_shape:
         raise UserError(
             f"{pipeline} takes images of {pipe.image_shape}; the data has {test.channels, test.image_size}."

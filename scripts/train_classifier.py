@@ -40,7 +40,7 @@ def main(config: ClassifierConfig) -> None:
     # transformers' pipeline shows every image as RGB, so grey ones are learned as three equal channels
     data = dataclasses.replace(config.data, channels=3)
     images = load_images(data, need_labels=True)
-    held_out = load_images(dataclasses.replace(data, split=config.validation_split), need_labels=True)
+    held_out = load_images(dataclasses.replace(data, split=config.validation_split), True, "validation_split")
     refuse_unless_alike(images, held_out, config)
     if config.half is not None:
         images = images.every_other(["even", "odd"].index(config.half))

@@ -33,7 +33,9 @@ def main(config: VaeConfig) -> None:
     run = Run(config)
     images = load_images(config.data)
     split = config.validation_split
-    held_out = load_images(dataclasses.replace(config.data, split=split)) if split else None
+    held_out = (
+        load_images(dataclasses.replace(config.data, split=split), split_setting="validation_split") if split else None
+    )
     if held_out is not None and (held_out.channels, held_out.image_size) != (images.channels, images.image_size):
         raise UserError(
             f"validation_split {split!r} has {held_out.channels} channels of {held_out.image_size} pixels a side, the "

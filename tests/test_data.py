@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import re
 import subprocess
 import sys
+import tarfile
 import time
 import zipfile
 from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 from conftest import ROOT, environment
@@ -136,9 +141,15 @@ def test_seed_decides_the_order():
 # ---- bad input -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["./missing", "/nowhere/at/all", "a/b/c", "pictures.zip"])
+@pytest.mark.parametrize("path", ["./missing", "/nowhere/at/all", "a/b/c", "pictures.zip", "PICTURES.ZIP"])
 def test_missing_path(path):
     with pytest.raises(UserError, match=r"does not exist.*'digits'"):
+        load_images(DataConfig(path=path))
+
+
+@pytest.mark.parametrize("path", ["", " ", "x" * 300, "/tmp/" + "x" * 300])
+def test_what_is_no_name(path):
+    with pytest.raises(UserError, match=r"is no name of a folder"):
         load_images(DataConfig(path=path))
 
 
@@ -189,10 +200,65 @@ def test_corrupt_image_in_a_stream_is_replaced_by_the_next(tmp_path, capsys):
     assert "1.png" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("limit", [0, 2048])
+def test_what_stands_in_for_a_torn_image_brings_its_own_label(tmp_path, limit):
+    """The last cat is torn: its place must not show a dog that is called a cat."""
+    pixels = write_images(tmp_path)
+    bad = tmp_path / "cat" / "2.png"
+    bad.write_bytes(bad.read_bytes()[:-60])
+    images = load_images(DataConfig(path=str(tmp_path), on_corrupt="skip", memory_limit_mb=limit))
+    batch = images.__getitems__(range(len(images)))
+    for image, label in zip(batch["pixels"], batch["labels"].tolist(), strict=True):
+        shown = next(i for i, known in enumerate(pixels) if np.array_equal(known.transpose(2, 0, 1), image))
+        assert label == (shown >= 3)
+    assert [images.label(i) for i in range(len(images))] == batch["labels"].tolist()
+    half = images.every_other(0).__getitems__([0, 1])
+    assert torch.equal(half["labels"], batch["labels"][0:4:2])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_torn_image_in_a_stream_is_one_line_whatever_process_meets_it(tmp_path, workers):
+    write_images(tmp_path)
+    bad = tmp_path / "dog" / "4.png"
+    bad.write_bytes(bad.read_bytes()[:-60])
+    images = load_images(DataConfig(path=str(tmp_path), memory_limit_mb=0))
+    with pytest.raises(UserError) as raised:
+        list(make_loader(images, BatchOrder(6, 2, seed=0, stop=3), num_workers=workers))
+    assert re.fullmatch(r"data\.path .*image 4 \(dog/4\.png\) cannot be decoded.*on_corrupt.*", str(raised.value))
+
+
+@pytest.mark.parametrize("grey", [0, 3, 5])
+def test_a_set_is_colour_if_any_image_is(tmp_path, capsys, grey):
+    write_images(tmp_path)
+    Image.new("LA", (8, 8), (9, 255)).save(tmp_path / f"{'cat' if grey < 3 else 'dog'}/{grey}.png")
+    images = load_images(DataConfig(path=str(tmp_path)))
+    assert images.channels == 3 and images.whole(grey).unique().tolist() == [9]
+    assert "1 of 6 images are grey and become colour; data.channels 1" in capsys.readouterr().err
+    assert load_images(DataConfig(path=str(tmp_path), channels=1)).channels == 1
+    assert "grey" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("white", "warned"), [(4095, True), (1023, True), (65535, False), (0, False)])
+def test_twelve_bits_in_sixteen_are_warned_of(tmp_path, capsys, white, warned):
+    Image.fromarray(np.linspace(0, white, 64).astype(np.uint16).reshape(8, 8)).save(tmp_path / "0.png")
+    load_images(DataConfig(path=str(tmp_path)))
+    assert ("the images of 16 bits are nearly black" in capsys.readouterr().err) == warned
+
+
 def test_nothing_but_corrupt_images(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no")
-    with pytest.raises(UserError, match="none of 1 images"):
+    with pytest.raises(UserError, match=r"none of 1 images could be read \(the first: it is no image"):
         load_images(DataConfig(path=str(tmp_path), on_corrupt="skip"))
+
+
+@pytest.mark.parametrize("limit", [0, 2048])
+def test_nothing_but_torn_images(tmp_path, limit):
+    """Good headers, so it is found only when they are decoded."""
+    write_images(tmp_path)
+    for file in tmp_path.rglob("*.png"):
+        file.write_bytes(file.read_bytes()[:-60])
+    with pytest.raises(UserError, match=r"none of 6 images could be decoded|no image could be decoded"):
+        load_images(DataConfig(path=str(tmp_path), on_corrupt="skip", memory_limit_mb=limit)).whole(0)
 
 
 def test_no_labels(tmp_path):
@@ -211,6 +277,195 @@ def test_unlabelled_rows(tmp_path):
     rows.to_parquet(tmp_path / "parquet" / "train.parquet")
     with pytest.raises(UserError, match="unlabelled"):
         load_images(DataConfig(path=str(tmp_path / "parquet")), need_labels=True)
+
+
+@pytest.mark.parametrize("dtype", ["binary", "large_binary", "struct"])
+def test_images_as_bytes(tmp_path, dtype):
+    """What pandas writes: the contents of files, alone or beside their paths."""
+    pixels = write_images(tmp_path / "set")
+    contents = [path.read_bytes() for path in sorted((tmp_path / "set").rglob("*.png"))]
+    struct = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
+    kind = {"binary": pyarrow.binary(), "large_binary": pyarrow.large_binary(), "struct": struct}[dtype]
+    values = [{"bytes": content, "path": None} for content in contents] if dtype == "struct" else contents
+    table = pyarrow.table({"image": pyarrow.array(values, kind), "label": ["x", "y", "z"] * 2})
+    (tmp_path / "table").mkdir()
+    pyarrow.parquet.write_table(table, tmp_path / "table/train.parquet")
+    images = load_images(DataConfig(path=str(tmp_path / "table")), need_labels=True)
+    assert images.class_names == ["x", "y", "z"] and images.label(4) == 1
+    assert np.array_equal(images.whole(4), pixels[4].transpose(2, 0, 1))
+
+
+def table(folder: Path, image: list, label: list, features: dict) -> str:
+    folder.mkdir(parents=True)
+    rows = datasets.Dataset.from_dict({"image": image, "label": label}, datasets.Features(features))
+    rows.to_parquet(folder / "train.parquet")
+    return str(folder)
+
+
+CLASSES = datasets.ClassLabel(names=["a", "b"])
+STRING, INTEGER, FLOAT = (datasets.Value(kind) for kind in ("string", "int64", "float32"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "feature", "message"),
+    [
+        ([0, None, 1], CLASSES, r"the column 'label' \(int64\) is empty in row 2 of 3"),
+        (["a", None, "b"], STRING, r"the column 'label' \(string\) is empty in row 2 of 3"),
+        (["a", "", "b"], STRING, "is empty in row 2 of 3"),
+        ([0, 1, None], INTEGER, "is empty in row 3 of 3"),
+        ([0.5, 1, 2], FLOAT, r"the column 'label' \(float32\) holds floats, not classes, such as 0.5 in row 1"),
+        ([["a"], ["b"], ["a"]], datasets.List(STRING), "holds lists, not classes"),
+    ],
+)
+def test_labels_that_are_none(tmp_path, labels, feature, message):
+    pixels = [Image.new("RGB", (8, 8))] * 3
+    path = table(tmp_path / "table", pixels, labels, {"image": datasets.Image(), "label": feature})
+    with pytest.raises(UserError, match=message):
+        load_images(DataConfig(path=path))
+
+
+def test_a_row_without_an_image(tmp_path):
+    pixels = [Image.new("RGB", (8, 8)), None, Image.new("RGB", (8, 8))]
+    path = table(tmp_path / "table", pixels, [0, 0, 1], {"image": datasets.Image(), "label": CLASSES})
+    with pytest.raises(UserError, match=r"image 1 cannot be decoded \(the table has no image in this row\)"):
+        load_images(DataConfig(path=path))
+    assert load_images(DataConfig(path=path, on_corrupt="skip")).__getitems__([0, 1])["labels"].tolist() == [0, 1]
+
+
+def test_a_table_without_images_tells_its_columns(tmp_path):
+    path = table(tmp_path / "table", ["a.png"], [0], {"image": STRING, "label": CLASSES})
+    with pytest.raises(UserError, match=r"no image column; its columns are image \(Value\('string'\)\), label"):
+        load_images(DataConfig(path=path))
+
+
+@pytest.mark.parametrize("with_splits", [False, True])
+def test_what_save_to_disk_wrote(tmp_path, with_splits):
+    pixels = write_images(tmp_path / "set")
+    rows = datasets.Dataset.from_dict(
+        {"image": sorted(str(p) for p in (tmp_path / "set").rglob("*.png")), "label": [0, 1] * 3},
+        datasets.Features({"image": datasets.Image(), "label": CLASSES}),
+    )
+    saved = datasets.DatasetDict(train=rows.select(range(4)), test=rows.select(range(4, 6))) if with_splits else rows
+    saved.save_to_disk(tmp_path / "saved")
+    images = load_images(DataConfig(path=str(tmp_path / "saved"), split="test" if with_splits else "train"))
+    first = 4 if with_splits else 0
+    assert len(images) == 6 - first and images.class_names == ["a", "b"] and images.label(0) == 0
+    assert np.array_equal(images.whole(0), pixels[first].transpose(2, 0, 1))
+    with pytest.raises(
+        UserError, match=r"'validation' does not exist.*\['te" if with_splits else r"not exist.*\['train'\]"
+    ):
+        load_images(DataConfig(path=str(tmp_path / "saved"), split="validation"))
+
+
+def archive(path: Path, *files: tuple[str, bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in files:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+
+
+def encoded(level: int, kind: str) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (level,) * 3).save(file, kind)
+    return file.getvalue()
+
+
+def test_archives_that_mix_formats(tmp_path):
+    """datasets refuses them, or makes a column of each format and leaves it empty for the others."""
+    archive(tmp_path / "set/train-0.tar", ("0.png", encoded(10, "PNG")), ("0.cls", b"0"), ("0.json", b"{}"),
+            ("1.jpg", encoded(20, "JPEG")), ("1.cls", b"1\n"), ("1.json", b"{}"))  # fmt: skip
+    archive(tmp_path / "set/train-1.tar", ("a/2.webp", encoded(30, "WEBP")), ("a/2.cls", b"1"))
+    archive(tmp_path / "set/test-0.tar", ("3.png", encoded(40, "PNG")), ("3.cls", b"0"))
+    images = load_images(DataConfig(path=str(tmp_path / "set")), need_labels=True)
+    batch = images.__getitems__(range(3))
+    assert batch["pixels"][:, 0, 0, 0].tolist() == [10, 20, 30] and batch["labels"].tolist() == [0, 1, 1]
+    assert load_images(DataConfig(path=str(tmp_path / "set"), split="test")).whole(0).unique().tolist() == [40]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([("0.png", encoded(0, "PNG")), ("0.jpg", encoded(0, "JPEG"))], "the sample 0 has 2 images .*must have one"),
+        ([("0.png", encoded(0, "PNG")), ("0.cls", b"cat"), ("1.jpg", encoded(0, "JPEG"))], "0.cls holds b'cat'"),
+        ([("0.png", encoded(0, "PNG")), ("0.cls", b"0"), ("1.jpg", encoded(0, "JPEG"))], "empty in row 2"),
+    ],
+)
+def test_faults_of_archives(tmp_path, files, message):
+    archive(tmp_path / "set/train.tar", *files, ("2.webp", encoded(0, "WEBP")))
+    with pytest.raises(UserError, match=message):
+        load_images(DataConfig(path=str(tmp_path / "set")))
+
+
+@pytest.mark.parametrize(
+    "name", ["train.parquet", "train.arrow", "train.tar", "train.csv", "train.jsonl", "dataset_dict.json"]
+)
+@pytest.mark.parametrize("content", [b"", b"not that at all \xff\xfe"])
+def test_tables_that_cannot_be_read_are_one_paragraph(tmp_path, name, content):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / name).write_bytes(content)
+    with pytest.raises(UserError) as raised:
+        load_images(DataConfig(path=str(tmp_path / "set")))
+    assert str(tmp_path / "set") in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_images_beside_tables(tmp_path, capsys):
+    """The more numerous are the set, and the others are named."""
+    pixels = [Image.new("RGB", (8, 8))] * 2
+    path = table(tmp_path / "set", pixels, [0, 1], {"image": datasets.Image(), "label": CLASSES})
+    write_images(tmp_path / "set")
+    assert len(load_images(DataConfig(path=path))) == 6
+    assert "passed over: 1 .parquet" in capsys.readouterr().err
+    (tmp_path / "set/README.md").write_text("---\nconfigs:\n- config_name: default\n  data_files: '*.parquet'\n---\n")
+    assert len(load_images(DataConfig(path=path))) == 2, "the folder says itself how it is to be read"
+    assert "passed over: 6 images beside the tables" in capsys.readouterr().err
+
+
+def in_a_process(code: str, **variables: str) -> list[str]:
+    """What is printed where ``tell(path)`` says what loading a path gives."""
+    head = """
+from pathlib import Path
+from triptych.config import DataConfig, UserError
+from triptych.data import load_images
+def tell(path):
+    try: print("READ", len(load_images(DataConfig(path=path))))
+    except UserError as error: print("SAID", error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", head + code], env=environment(**variables), capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_a_cached_copy_of_another_folder_is_no_data_set_of_the_hub(tmp_path):
+    """datasets caches a local folder under its bare name; offline it would come back as whatever has that name."""
+    pixels = [Image.new("RGB", (8, 8))] * 2
+    features = {"image": datasets.Image(), "label": CLASSES}
+    folder = table(tmp_path / "elsewhere/photos", pixels, [0, 1], features)
+    home = tmp_path / "home"
+    code = f"""
+tell({folder!r})
+tell("photos")
+# A real copy from the Hub lies in a folder that is called by a commit.
+kept = next(Path({str(home / "datasets/photos")!r}).rglob("dataset_info.json")).parent
+kept.rename(kept.with_name("0123456789" * 4))
+tell("photos")
+"""
+    local, name, commit = in_a_process(code, HF_HOME=str(home))
+    assert local == commit == "READ 2" and re.match("SAID .*'photos' is no folder here", name)
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    features = {"image": datasets.Image(), "label": CLASSES}
+    folder = table(tmp_path / "photos", [Image.new("RGB", (8, 8))], [0], features)
+    write_images(tmp_path / "set")
+    home = str(tmp_path / "file/home")
+    of_table, of_folder = in_a_process(f"tell({folder!r})\ntell({str(tmp_path / 'set')!r})", HF_HOME=home)
+    assert "SAID" in of_table and home in of_table and "Set HF_HOME" in of_table
+    assert of_folder == "READ 6", "a folder of images needs no cache"
 
 
 def test_not_square(tmp_path):

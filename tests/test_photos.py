@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -105,6 +106,78 @@ def test_zipped_pairs(pairs):
     zipped = load_photos(DataConfig(path=str(pairs.parent / "pairs.zip")), 16, paired=True)
     folder = load_photos(DataConfig(path=str(pairs)), 16, paired=True)
     assert torch.equal(zipped.__getitems__(range(6))["pixels"], folder.__getitems__(range(6))["pixels"])
+
+
+@pytest.mark.parametrize("limit", [0, 2048])
+def test_what_stands_in_for_a_torn_photo_brings_its_own_label(tmp_path, limit, capsys):
+    """The last cat is torn: what is shown in its place is a dog, and called so."""
+    for number in range(6):
+        write(tmp_path / f"set/{'cat' if number < 3 else 'dog'}/{number}.png", (20, 16 + number), seed=number)
+    torn = tmp_path / "set/cat/2.png"
+    torn.write_bytes(torn.read_bytes()[:-60])
+    images = load_photos(DataConfig(path=str(tmp_path / "set"), on_corrupt="skip", memory_limit_mb=limit), 16)
+    batch = images.__getitems__([12 + index for index in range(6)])
+    assert batch["labels"].tolist() == [images.label(index) for index in range(6)] == [0, 0, 1, 1, 1, 1]
+    assert torch.equal(images.whole(2), images.whole(3))
+    assert capsys.readouterr().err.count("cat/2.png") == 1
+
+
+def turned(path: Path, pixels: np.ndarray, orientation: int = 6) -> None:
+    """Save `pixels` as a camera does that was held upright: on their side, with a note."""
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(np.rot90(pixels, 1 if orientation == 6 else -1).copy()).save(path, exif=exif)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
+def test_pairs_are_compared_as_the_camera_was_held(tmp_path, suffix):
+    clean = write(tmp_path / "pairs/clean/0.png", (20, 31))
+    (tmp_path / "pairs/noisy").mkdir()
+    turned(tmp_path / f"pairs/noisy/0.{suffix}", 255 - clean)
+    config = DataConfig(path=str(tmp_path / "pairs"))
+    images = load_photos(config, 16, paired=True)
+    first, second = images.whole(0).chunk(2)
+    assert images.whole(0).shape == (6, 31, 20)
+    if suffix != "webp":  # which loses a little
+        assert torch.equal(second, 255 - first)
+    write(tmp_path / "pairs/clean/0.png", (31, 20))  # as the other is stored, but not as it was held
+    with pytest.raises(UserError, match="clean/0 is 31x20 pixels and noisy/0 20x31"):
+        load_photos(config, 16, paired=True)
+
+
+def test_pairs_are_matched_whatever_form_an_accent_has(tmp_path):
+    for half, form in (("clean", "NFC"), ("noisy", "NFD")):
+        write(tmp_path / "pairs" / half / unicodedata.normalize(form, "café/é.png"), (16, 16))
+    assert len(load_photos(DataConfig(path=str(tmp_path / "pairs")), 16, paired=True)) == 1
+
+
+@pytest.mark.parametrize("broken", ["clean", "noisy"])
+@pytest.mark.parametrize("content", [b"no image", None])
+@pytest.mark.parametrize("limit", [0, 2048])
+def test_a_pair_with_a_torn_half_is_left_out_whole(pairs, broken, content, limit):
+    file = pairs / broken / "sub" / f"1.{'png' if broken == 'clean' else 'bmp'}"
+    file.write_bytes(content or file.read_bytes()[:-200])
+    config = DataConfig(path=str(pairs), on_corrupt="skip", memory_limit_mb=limit)
+    images = load_photos(config, 16, paired=True)
+    clean, noisy = images.__getitems__(range(12))["pixels"].chunk(2, dim=1)
+    assert torch.equal(noisy, 255 - clean)
+    assert len(images) == (3 if content is None else 2)
+    with pytest.raises(UserError, match=rf"{broken}/sub/1.*cannot be decoded"):
+        refused = load_photos(DataConfig(path=str(pairs), memory_limit_mb=limit), 16, paired=True)
+        refused.whole(1)
+
+
+def test_zipped_pairs_of_two_splits(tmp_path):
+    for split, count in (("train", 3), ("test", 1)):
+        for half in ("clean", "noisy"):
+            for number in range(count):
+                write(tmp_path / f"set/{split}/{half}/{number}.png", (16, 16), seed=number)
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for file in sorted((tmp_path / "set").rglob("*.png")):
+            archive.write(file, file.relative_to(tmp_path / "set"))
+    for path in (tmp_path / "set", tmp_path / "set.zip"):
+        assert len(load_photos(DataConfig(path=str(path)), 16, paired=True)) == 3
+        assert len(load_photos(DataConfig(path=str(path), split="test"), 16, paired=True)) == 1
 
 
 def test_bad_photos_are_named(photos):

@@ -37,11 +37,12 @@ class DataConfig:
 
     # "digits" (embedded), a Hub id ("uoft-cs/cifar10"), a local dataset or image folder, or a .zip of images
     path: str = "digits"
+    # of a folder or zip: its folders train, validation and test at the top; without them, all is "train"
     split: str = "train"
     # columns; null = found by name and type ("image" or "img"; "label")
     image_column: str | None = None
     label_column: str | None = None
-    # 1 (grey) or 3 (RGB); null = what the first image is
+    # 1 (grey) or 3 (RGB); null = 3 if any image has colours
     channels: Literal[1, 3] | None = None
     # side in pixels to which images are resized; null = refuse images that are not square and all alike
     image_size: int | None = None

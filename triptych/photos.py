@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import PurePath
 
@@ -10,6 +11,7 @@ import torch
 
 from triptych.config import DataConfig, UserError
 from triptych.data import Records, open_records
+from triptych.decoding import DecodingError
 from triptych.seeds import keyed_generator
 
 
@@ -47,7 +49,7 @@ class PhotoSet(torch.utils.data.Dataset):
         self._seed = seed
         self.class_names, self.channels, self.image_size = class_names, records.channels, crop_size or 0
         self.paired = partners is not None
-        self._held: list[np.ndarray] | None = None
+        self._held: list[tuple[np.ndarray, int]] | None = None
         num_bytes = sum(np.prod(records.sizes[row]) for row in rows) * records.channels * (2 if self.paired else 1)
         if num_bytes <= records.config.memory_limit_mb * 2**20:
             self._held = [self._decode(index) for index in range(len(rows))]
@@ -62,15 +64,17 @@ class PhotoSet(torch.utils.data.Dataset):
 
     def whole(self, index: int) -> torch.Tensor:
         """Image `index` uncut, uint8 (C, H, W); of a pair (2 C, H, W)."""
-        return torch.from_numpy(self._pixels(index).copy())
+        return torch.from_numpy(self._find(index)[0].copy())
 
     def label(self, index: int) -> int:
         """Class of image `index`, -1 where there are none."""
-        return -1 if self._labels is None else int(self._labels[index])
+        return -1 if self._labels is None else int(self._labels[self._find(index)[1]])
 
     def __getitems__(self, visits: Sequence[int]) -> dict[str, torch.Tensor]:
-        pixels = np.stack([self._cut(self._pixels(visit % len(self)), visit) for visit in visits])
-        labels = torch.tensor([self.label(visit % len(self)) for visit in visits])
+        found, places = zip(*(self._find(visit % len(self)) for visit in visits), strict=True)
+        pixels = np.stack([self._cut(image, visit) for image, visit in zip(found, visits, strict=True)])
+        # Whatever stands in for an image that cannot be decoded brings its own label.
+        labels = torch.full((len(visits),), -1) if self._labels is None else self._labels[list(places)]
         return {"pixels": torch.from_numpy(pixels), "labels": labels}
 
     def __getitem__(self, visit: int) -> dict[str, torch.Tensor]:
@@ -83,26 +87,26 @@ class PhotoSet(torch.utils.data.Dataset):
         )
         return pixels[:, y : y + self.image_size, x : x + self.image_size]
 
-    def _pixels(self, index: int) -> np.ndarray:
+    def _find(self, index: int) -> tuple[np.ndarray, int]:
         return self._decode(index) if self._held is None else self._held[index]
 
-    def _decode(self, index: int) -> np.ndarray:
-        """Image `index`, or the next one that can be decoded: the set keeps its length and order."""
+    def _decode(self, index: int) -> tuple[np.ndarray, int]:
+        """Image `index`, or the next one that can be decoded, and its place: the set keeps its length and order."""
         for offset in range(len(self)):
             place = (index + offset) % len(self)
             row = int(self._rows[place])
             try:
                 clean = self._records.decode(row)
                 if self._partners is None:
-                    return clean
+                    return clean, place
                 row = int(self._partners[place])
                 noisy = self._records.decode(row)
-            except (OSError, ValueError, SyntaxError) as error:
+            except DecodingError as error:
                 if row not in self._records.corrupt:
                     self._records.give_up(row, error)
                     self._records.report(row)
                 continue
-            return np.concatenate([clean, noisy])
+            return np.concatenate([clean, noisy]), place
         raise UserError(f"data.path {self._records.config.path!r}: no image could be decoded.")
 
 
@@ -147,21 +151,24 @@ def load_photos(
                 f"{crop_size}, such as {records.name(small[0])} ({width}x{height}). Lower crop_size, or take them out."
             )
     records.report()
-    return PhotoSet(records, rows, partners, None if labels is None else labels[rows], class_names, crop_size, seed)
+    images = PhotoSet(records, rows, partners, None if labels is None else labels[rows], class_names, crop_size, seed)
+    records.announce(f"{len(images)} {'pairs' if paired else 'images'}", class_names)
+    return images
 
 
 def match_pairs(records: Records) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the clean images and of their noisy versions, matched by their paths below ``clean`` and ``noisy``.
 
-    The file's suffix doesn't matter: ``noisy/a.jpg`` belongs to ``clean/a.png``.
+    The file's suffix doesn't matter: ``noisy/a.jpg`` belongs to ``clean/a.png``. Nor does it whether an accent is
+    stored as part of its letter or behind it. Without an image that cannot be opened its pair is left out.
 
     Raises:
         UserError: an image lies in neither folder, has no counterpart, two, or one of another size.
     """
     source = f"data.path {records.config.path!r}"
     halves: dict[str, dict[str, int]] = {"clean": {}, "noisy": {}}
-    for row in (int(i) for i in records.indices):
-        parts = PurePath(records.path(row) or "").parts
+    for row in sorted([*records.indices.tolist(), *records.corrupt]):
+        parts = PurePath(unicodedata.normalize("NFC", records.path(row) or "")).parts
         folder = next((place for place in reversed(range(len(parts) - 1)) if parts[place] in halves), None)
         if folder is None:
             raise UserError(
@@ -180,7 +187,9 @@ def match_pairs(records: Records) -> tuple[np.ndarray, np.ndarray]:
             f"{source}: {len(lonely)} images have no counterpart: {named}. Every image needs one of the same name in "
             f"the other folder."
         )
-    names = sorted(halves["clean"])
+    names = sorted(
+        name for name in halves["clean"] if not {half[name] for half in halves.values()} & records.corrupt.keys()
+    )
     for name in names:
         sizes = [records.sizes[halves[half][name]] for half in ("clean", "noisy")]
         if sizes[0] != sizes[1]:

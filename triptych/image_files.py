@@ -1,0 +1,429 @@
+"""Images as files, in a folder or a zip: which there are, to which split and class each belongs, what is passed over.
+
+Both are first listed as names like "train/cat/0.png", and all that follows knows only the names; so a folder and the
+zip of it are one data set.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import posixpath
+import re
+import tarfile
+import unicodedata
+import zipfile
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+
+from triptych.config import UserError
+from triptych.decoding import SUFFIXES, DecodingError
+
+# Folders of these names, at the top, are splits (the names that the Hugging Face Hub knows).
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+
+
+@dataclass
+class Listing:
+    """The files of a folder or a zip, by names with "/" between their parts.
+
+    Attributes:
+        images: files whose suffix is that of a format which is read, sorted.
+        metadata: files that tell more about the images than their names do.
+        others: what is passed over, names by kind (".txt", "hidden").
+        read: the content of a file. Raises OSError; of a zip :class:`DecodingError`.
+    """
+
+    read: Callable[[str], bytes]
+    images: list[str] = field(default_factory=list)
+    metadata: list[str] = field(default_factory=list)
+    others: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, name: str) -> None:
+        """Put a file where it belongs."""
+        path = PurePosixPath(name)
+        suffix = path.suffix.lower()
+        if any(part.startswith(".") or part == "__MACOSX" for part in path.parts):
+            self.others["hidden"].append(name)
+        elif suffix in SUFFIXES:
+            self.images.append(name)
+        elif path.name in METADATA:
+            self.metadata.append(name)
+        else:
+            self.others[suffix or "without suffix"].append(name)
+
+    def passed_over(self) -> str:
+        """ "2 .txt, 1 hidden", with names where the kind alone doesn't tell; "" for nothing."""
+        counted = []
+        for kind, names in sorted(self.others.items(), key=lambda item: (" " in item[0], item[0])):
+            shown = f" ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})" if " " in kind else ""
+            counted.append(f"{len(names)} {kind}{shown}")
+        return ", ".join(counted)
+
+
+@dataclass
+class Split:
+    """The images of one split, in order, and what is known of them.
+
+    Attributes:
+        names: of the images.
+        labels: class ids, or None.
+        class_names: names by class id, the same in every split; None without labels.
+        without_labels: why there are no labels, "" where there are.
+    """
+
+    names: list[str]
+    labels: np.ndarray | None = None
+    class_names: list[str] | None = None
+    without_labels: str = ""
+
+
+# ---- listing -------------------------------------------------------------------------------------------
+
+
+def list_folder(root: Path) -> Listing:
+    """The files below `root`; links are followed, but not in circles.
+
+    Raises:
+        UserError: a folder cannot be read.
+    """
+    listing = Listing(read=lambda name: (root / name).read_bytes())
+
+    def walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> None:
+        try:
+            status, entries = folder.stat(), list(os.scandir(folder))
+        except OSError as error:
+            raise UserError(f"{folder} cannot be read ({error.strerror}). Let it be read, or move it.") from None
+        here = (status.st_dev, status.st_ino)
+        if here in above:
+            listing.others["behind a link in a circle"].append(prefix)
+            return
+        for entry in entries:
+            name = f"{prefix}/{entry.name}" if prefix else entry.name
+            if entry.name.startswith("."):
+                listing.others["hidden"].append(name)  # a folder too, unread
+            elif entry.is_dir():
+                walk(folder / entry.name, name, above | {here})
+            elif entry.is_file():
+                listing.add(name)
+            else:
+                listing.others["behind a broken link" if entry.is_symlink() else "neither file nor folder"].append(name)
+
+    walk(root, "", frozenset())
+    listing.images.sort()
+    return listing
+
+
+def list_zip(archive: zipfile.ZipFile, warn: Callable[[str], None]) -> Listing:
+    """The files in a zip; of two of one name, the later, as unpacking gives."""
+    names = _names_in_zip(archive, warn)
+    entries: dict[str, zipfile.ZipInfo] = {}
+    twins = []
+    for name, entry in zip(names, archive.infolist(), strict=True):
+        # Windows' own separators, and what would lead out of the folder
+        clean = "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", ".", ".."))
+        if not entry.is_dir() and clean:
+            twins += [clean] if clean in entries else []
+            entries[clean] = entry
+    listing = Listing(read=lambda name: read_entry(archive, entries[name]))
+    for name in entries:
+        listing.add(name)
+    if twins:
+        listing.others["older of the same name"] = twins
+    listing.images.sort()
+    return listing
+
+
+def _names_in_zip(archive: zipfile.ZipFile, warn: Callable[[str], None]) -> list[str]:
+    """Names as they were meant: a zip may hold UTF-8 without saying so, and says nothing of any other encoding."""
+    utf8_flag = 0x800
+    names = [entry.filename for entry in archive.infolist()]
+    silent = [not entry.flag_bits & utf8_flag for entry in archive.infolist()]
+    try:
+        return [name.encode("cp437").decode() if s else name for name, s in zip(names, silent, strict=True)]
+    except UnicodeError:
+        odd = [name for name, s in zip(names, silent, strict=True) if s and not name.isascii()]
+        warn(
+            f"the encoding of {len(odd)} names in {archive.filename} is unknown, such as {odd[0]!r}: classes may have "
+            f"wrong names. Zip the folder anew with UTF-8 names, or unpack it and point data.path at the folder."
+        )
+        return names
+
+
+def read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """The content of an entry.
+
+    Raises:
+        DecodingError: it is encrypted, damaged, or packed in a way that Python doesn't read.
+    """
+    unpack = "unpack the zip and point data.path at the folder"
+    if entry.flag_bits & 1:
+        raise DecodingError(f"it is encrypted; {unpack}")
+    try:
+        return archive.read(entry)
+    except NotImplementedError:
+        raise DecodingError(f"Python does not read its compression (method {entry.compress_type}); {unpack}") from None
+    except Exception as error:  # of zipfile, zlib, bz2, lzma
+        raise DecodingError(f"the zip is damaged here: {error}") from None
+
+
+# ---- archives of WebDataset ----------------------------------------------------------------------------
+
+
+@dataclass
+class Sample:
+    """Files of an archive that share a name: an image, and what its ``.cls`` says."""
+
+    name: str
+    image: bytes
+    label: int | None
+
+
+def suffixes_in_tars(paths: Sequence[str]) -> set[str]:
+    """The suffixes of all images in some archives."""
+    found = set()
+    for path in paths:
+        with tarfile.open(path) as archive:
+            found |= {PurePosixPath(name).suffix.lower() for name in archive.getnames()}
+    return found & SUFFIXES
+
+
+def read_tar(path: str) -> list[Sample]:
+    """The samples of an archive, in its order.
+
+    Raises:
+        UserError: a sample has no image or several, or a label that is no whole number.
+    """
+    samples: dict[str, dict[str, bytes]] = {}
+    with tarfile.open(path) as archive:
+        for entry in archive:
+            key, _, ending = posixpath.basename(entry.name).partition(".")
+            if entry.isfile() and key:
+                samples.setdefault(posixpath.join(posixpath.dirname(entry.name), key), {})[ending.lower()] = (
+                    archive.extractfile(entry).read()
+                )
+    read = []
+    for key, parts in samples.items():
+        images = [ending for ending in parts if PurePosixPath(f"x.{ending}").suffix in SUFFIXES]
+        if len(images) != 1:
+            raise UserError(
+                f"{path}: the sample {key} has {len(images)} images ({', '.join(parts)}); it must have one."
+            )
+        label = parts.get("cls")
+        if label is not None and not re.fullmatch(rb"\s*-?\d+\s*", label):
+            raise UserError(f"{path}: {key}.cls holds {label[:20]!r}. A label is a whole number.")
+        read.append(Sample(f"{key}.{images[0]}", parts[images[0]], None if label is None else int(label)))
+    return read
+
+
+# ---- splits --------------------------------------------------------------------------------------------
+
+
+def split_images(listing: Listing, source: str) -> dict[str, dict[str, tuple[str, ...]]]:
+    """The images of each split, in order, each with the folders it lies in below that split.
+
+    Only folders at the top make splits, and only if all of them are named so. A folder that holds everything is looked
+    through. What lies beside the splits is passed over.
+
+    Raises:
+        UserError: some folders look like splits and others don't, or splits lie inside other folders.
+    """
+    root = _folders_around_everything(listing.images)
+    inside = {name: tuple(name.split("/")[root:-1]) for name in listing.images}
+    tops = {folders[0] for folders in inside.values() if folders}
+    named = sorted(top for top in tops if top.lower() in SPLITS)
+    if named and len(named) == len(tops):
+        splits: dict[str, dict[str, tuple[str, ...]]] = {}
+        for name, folders in inside.items():
+            if folders:
+                splits.setdefault(SPLITS[folders[0].lower()], {})[name] = folders[1:]
+            else:
+                listing.others["outside the split folders"].append(name)
+        return splits
+    # One folder "train" with images in it, beside a "bus" and a "car", is a class; anything else might be a leak.
+    if len(named) > 1 or any(len(folders) > 1 and folders[0] in named for folders in inside.values()):
+        raise UserError(
+            f"{source}: the folders {', '.join(named)} look like splits, and beside them there is "
+            f"{', '.join(sorted(tops - set(named))[:5])}. Move what is no split elsewhere; or, if these are classes, "
+            f"put all of them into one folder called train."
+        )
+    _refuse_inner_splits(inside, source)
+    return {"train": inside}
+
+
+def _folders_around_everything(names: Sequence[str]) -> int:
+    """How many folders lie around all images, not counting splits: 1 for "set/train/0.png" and "set/test/0.png"."""
+    around = posixpath.commonpath([posixpath.dirname(name) for name in names]) if names else ""
+    folders = around.split("/") if around else []
+    return next((depth for depth, folder in enumerate(folders) if folder.lower() in SPLITS), len(folders))
+
+
+def _refuse_inner_splits(inside: dict[str, tuple[str, ...]], source: str) -> None:
+    """cat/train and cat/test: read as one split, the test images would be trained on."""
+    for level in range(1, max(map(len, inside.values()), default=0)):
+        there = {folders[level].lower() for folders in inside.values() if len(folders) > level} & SPLITS.keys()
+        if len({SPLITS[name] for name in there}) > 1:
+            raise UserError(
+                f"{source}: the splits {' and '.join(sorted(there))} lie inside other folders, and test images would "
+                f"count as training images. Put the folders of the splits at the top (train/cat, test/cat), or point "
+                f"data.path at one of them."
+            )
+
+
+# ---- classes -------------------------------------------------------------------------------------------
+
+
+def read_split(listing: Listing, split: str, source: str, image_column: str | None, label_column: str | None) -> Split:
+    """The images of `split` with their classes: those a metadata file gives, else the folders they lie in.
+
+    Args:
+        listing: of the folder or zip.
+        split: its name; the folder's own name ("val") is understood.
+        source: what to call the folder or zip in messages.
+        image_column: of a metadata file, whose ``<image_column>_file_name`` names the images; None = ``file_name``.
+        label_column: of a metadata file; None = "label".
+
+    Raises:
+        MissingSplit: there is no such split.
+        UserError: there is no such column, or a metadata file is at fault.
+    """
+    splits = split_images(listing, source)
+    split = SPLITS.get(split.lower(), split)
+    if split not in splits:
+        raise MissingSplit(sorted(splits))
+    images = [name for names in splits.values() for name in names]
+    labels = _read_metadata(listing, images, source, image_column, label_column)
+    if labels is None:
+        if image_column not in (None, "image"):
+            raise UserError(f"data.image_column {image_column!r} is no image column; there are: ['image'].")
+        if label_column not in (None, "label"):
+            raise UserError(
+                f"data.label_column {label_column!r} does not exist; the columns are ['image', 'label'], and no "
+                f"metadata file tells of others."
+            )
+        return _classes_by_folder(splits, split)
+    names = [name for name in splits[split] if name in labels]
+    if not names:
+        return Split(list(splits[split]), without_labels="they have no rows in the metadata")
+    if left := [name for name in splits[split] if name not in labels]:
+        listing.others["without a row in the metadata"] = left
+    ids = {value: number for number, value in enumerate(sorted(set(labels.values())))}
+    return Split(names, np.array([ids[labels[name]] for name in names]), [str(value) for value in ids])
+
+
+class MissingSplit(Exception):
+    """There is no such split; ``args[0]`` lists those that there are."""
+
+
+def _classes_by_folder(splits: dict[str, dict[str, tuple[str, ...]]], split: str) -> Split:
+    """The class of an image is the folder it lies in, if all of its split lie at one depth."""
+    depths = {name: {len(folders) for folders in images.values()} for name, images in splits.items()}
+    class_names = sorted({_class(f) for name in splits if len(depths[name]) == 1 for f in splits[name].values() if f})
+    images = splits[split]
+    if len(depths[split]) > 1:
+        ends = (min(images, key=lambda name: len(images[name])), max(images, key=lambda name: len(images[name])))
+        return Split(list(images), without_labels=f"they lie at different depths, {ends[0]} and {ends[1]}")
+    if len(class_names) < 2 or depths[split] == {0}:
+        return Split(list(images), without_labels="all lie in one folder")
+    ids = {name: number for number, name in enumerate(class_names)}
+    return Split(list(images), np.array([ids[_class(folders)] for folders in images.values()]), class_names)
+
+
+def _class(folders: tuple[str, ...]) -> str:
+    """An accent may be stored as part of its letter or behind it; that makes no two classes."""
+    text = folders[-1].encode(errors="surrogateescape").decode(errors="backslashreplace")  # what is no UTF-8 is told
+    return unicodedata.normalize("NFC", text)
+
+
+def check_labels(values: Sequence[Any], where: str) -> None:
+    """Whether `values` are all whole numbers, or all words.
+
+    Raises:
+        UserError: a label is missing, or is a list, a float or the like.
+    """
+    for row, value in enumerate(values, 1):
+        if value is None or value == "":
+            raise UserError(f"{where} is empty in row {row} of {len(values)}. Fill it in, or take the row out.")
+        if not isinstance(value, (str, int)):
+            raise UserError(
+                f"{where} holds {type(value).__name__}s, not classes, such as {str(value)[:50]} in row {row} of "
+                f"{len(values)}. A label is a whole number or a word."
+            )
+    if len({isinstance(value, str) for value in values}) > 1:
+        raise UserError(f"{where} mixes words and numbers. Make all of them one or the other.")
+
+
+# ---- metadata ------------------------------------------------------------------------------------------
+
+
+def _read_metadata(
+    listing: Listing, images: Sequence[str], source: str, image_column: str | None, label_column: str | None
+) -> dict[str, Any] | None:
+    """The label of each image that a metadata file names; None where no file tells labels."""
+    file_column = "file_name" if image_column in (None, "image") else f"{image_column}_file_name"
+    by_normal_form = {unicodedata.normalize("NFC", name): name for name in images}
+    labels: dict[str, Any] = {}
+    for file in sorted(listing.metadata):
+        where = f"{source}: {file}"
+        rows = _rows(listing, file, where)
+        columns = list(rows[0])
+        if file_column not in columns:
+            hint = " Separate the columns by commas." if len(columns) == 1 else " Rename the one that does."
+            raise UserError(f"{where} has no column {file_column}, which names the images; it has {columns}.{hint}")
+        if (label_column or "label") not in columns:
+            if label_column is not None:
+                raise UserError(f"data.label_column {label_column!r} does not exist; {file} has the columns {columns}.")
+            continue
+        values = _as_numbers([row.get(label_column or "label") for row in rows])
+        check_labels(values, f"{where}: the column {label_column or 'label'}")
+        for number, (row, value) in enumerate(zip(rows, values, strict=True), 1):
+            path = posixpath.normpath(PurePosixPath(file).parent / str(row.get(file_column)))
+            name = by_normal_form.get(unicodedata.normalize("NFC", path))
+            if name is None:
+                raise UserError(
+                    f"{where}: the column {file_column} names {path} in row {number}, and there is no such image. Take "
+                    f"the row out, or add the image."
+                )
+            labels[name] = value
+    check_labels(list(labels.values()), f"{source}: the column {label_column or 'label'} of the metadata files")
+    return labels or None
+
+
+def _rows(listing: Listing, file: str, where: str) -> list[dict[str, Any]]:
+    try:
+        content = listing.read(file)
+        if file.endswith(".parquet"):
+            rows = pyarrow.parquet.read_table(io.BytesIO(content)).to_pylist()
+        elif file.endswith(".jsonl"):
+            rows = [json.loads(line) for line in content.decode("utf-8-sig").splitlines() if line.strip()]
+        else:
+            rows = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UserError(f"{where} is not in UTF-8 (line {line}). Save it as UTF-8.") from None
+    except Exception as error:  # whatever csv, json, pyarrow or zipfile make of a damaged file
+        raise UserError(f"{where} cannot be read ({' '.join(str(error).split())}). Mend it, or take it out.") from None
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        raise UserError(f"{where} holds no rows of named columns. Fill it, or take it out.")
+    return rows
+
+
+def _as_numbers(values: list[Any]) -> list[Any]:
+    """Whole numbers where all of the text is such: a CSV doesn't tell the two apart."""
+    words = {value for value in values if value not in (None, "")} if all(isinstance(v, str) for v in values) else ()
+    if words and all(re.fullmatch("0|-?[1-9][0-9]*", word) for word in words):
+        return [int(value) if value else None for value in values]
+    return values
