@@ -75,8 +75,9 @@ def main(config: ClassifierConfig) -> None:
                 lr_scheduler.step()
             ema.step(model.parameters())
         if run.due(config.validate_every):  # every process measures the same
-            averaged = averaged_model(run.accelerator.unwrap_model(model), ema, images, config)
-            run.log(**validate(averaged, held_out, config))
+            with run.expendable("the validation"):
+                averaged = averaged_model(run.accelerator.unwrap_model(model), ema, images, config)
+                run.log(**validate(averaged, held_out, config))
 
     if run.is_main:
         averaged = averaged_model(run.accelerator.unwrap_model(model), ema, images, config)
@@ -84,12 +85,15 @@ def main(config: ClassifierConfig) -> None:
         processor = ViTImageProcessor(
             size={"height": side, "width": side}, image_mean=[0.5] * 3, image_std=[0.5] * 3, resample=BILINEAR
         )
-        scores = score(Judge(averaged, processor, config.name), held_out, config)
         folder = run.folder / "classifier"
-        save_parts([averaged, processor], folder, describe(config, run, averaged, images.image_size, scores))
-        scores |= {"weights": weights_hash(str(folder))}
-        (run.folder / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
-        print(f"Saved the classifier to {folder}; accuracy {scores['accuracy']:.4f} on {scores['n']} held-out images.")
+        save_parts([averaged, processor], folder, describe(config, run, averaged, images.image_size))
+        print(f"Saved the classifier to {folder}.")
+        with run.expendable("the score of the classifier"):
+            scores = score(Judge(averaged, processor, config.name), held_out, config)
+            scores |= {"weights": weights_hash(str(folder))}
+            (run.folder / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
+            (folder / "README.md").write_text(describe(config, run, averaged, images.image_size, scores))
+            print(f"Its accuracy on {scores['n']} held-out images is {scores['accuracy']:.4f}.")
     run.finish()
 
 
@@ -179,13 +183,18 @@ def score(judge: Judge, images: ImageSet, config: ClassifierConfig) -> dict[str,
 
 
 def describe(
-    config: ClassifierConfig, run: Run, model: ResNetForImageClassification, image_size: int, scores: dict[str, Any]
+    config: ClassifierConfig,
+    run: Run,
+    model: ResNetForImageClassification,
+    image_size: int,
+    scores: dict[str, Any] | None = None,
 ) -> str:
     facts = {
         "data": config.data.path + (f", every other image ({config.half})" if config.half else ""),
         "image size": image_size,
-        "accuracy": f"{scores['accuracy']:.2%} of {scores['n']:,} images (split {scores['split']})",
     }
+    if scores is not None:
+        facts["accuracy"] = f"{scores['accuracy']:.2%} of {scores['n']:,} images (split {scores['split']})"
     return model_card("ResNetForImageClassification", config.name, facts | run.facts(model))
 
 

@@ -113,9 +113,10 @@ def main(config: DiffusionConfig) -> None:
             for average in (ema, *averages):
                 average.step(weights)
         if averages and run.due(config.power_averages.snapshot_every) and run.is_main:
-            averages[0].save(run.folder / "averages")
+            with run.expendable("keeping the averages of this update"):
+                averages[0].save(run.folder / "averages")
         if run.due(config.run.sample_every) and run.is_main:
-            with averaged_weights(ema, run.accelerator.unwrap_model(unet)):
+            with run.expendable("drawing samples"), averaged_weights(ema, run.accelerator.unwrap_model(unet)):
                 draw_samples(make_pipeline(), run, config)
 
     if run.is_main:

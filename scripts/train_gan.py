@@ -110,7 +110,8 @@ def main(config: GanConfig) -> None:
                 lr_scheduler.step()
             ema.step(generator.parameters())
         if run.due(config.run.sample_every) and run.is_main:
-            with averaged_weights(ema, run.accelerator.unwrap_model(generator)) as averaged:
+            model = run.accelerator.unwrap_model(generator)
+            with run.expendable("drawing samples"), averaged_weights(ema, model) as averaged:
                 draw_samples(averaged, images, run, config)
 
     if run.is_main:

@@ -82,10 +82,12 @@ def main(config: VaeConfig) -> None:
                 lr_scheduler.step()
             ema.step(weights)
         if held_out is not None and run.due(config.validate_every):  # every process measures the same
-            with averaged_weights(ema, run.accelerator.unwrap_model(vae)) as averaged:
+            model = run.accelerator.unwrap_model(vae)
+            with run.expendable("the validation"), averaged_weights(ema, model) as averaged:
                 run.log(**validate(averaged, held_out, config, log_sigma))
         if run.due(config.run.sample_every) and run.is_main:
-            with averaged_weights(ema, run.accelerator.unwrap_model(vae)) as averaged:
+            model = run.accelerator.unwrap_model(vae)
+            with run.expendable("drawing samples"), averaged_weights(ema, model) as averaged:
                 draw_samples(VAEPipeline(averaged, config.likelihood, config.sigma), images, run)
 
     if run.is_main:
@@ -131,13 +133,14 @@ def validate(vae: VAE, images: ImageSet, config: VaeConfig, log_sigma: torch.Ten
 
 def draw_samples(pipeline: VAEPipeline, images: ImageSet, run: Run) -> None:
     """A row of images, a row of their reconstructions, two rows drawn from the prior; the same ones every time."""
-    originals = to_unit_interval(images.__getitems__(range(COLUMNS))["pixels"])
-    drawn = pipeline(2 * COLUMNS, generator=torch.Generator().manual_seed(run.config.seed), output_type="np").images
+    columns = min(COLUMNS, len(images))
+    originals = to_unit_interval(images.__getitems__(range(columns))["pixels"])
+    drawn = pipeline(2 * columns, generator=torch.Generator().manual_seed(run.config.seed), output_type="np").images
     rows = [
         originals.permute(0, 2, 3, 1).numpy(),
         pipeline.reconstruct(originals, "np"),
-        drawn[:COLUMNS],
-        drawn[COLUMNS:],
+        drawn[:columns],
+        drawn[columns:],
     ]
     labels = ["image", "reconstruction", "prior", "prior"]
     save_image_grid(np.stack(rows), run.folder / "samples" / f"update_{run.update + 1:08d}.png", row_labels=labels)

@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import errno
+import io
+import os
 import re
 import sys
+import tempfile
+import time
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 import jsonargparse
 import yaml
 
 T = TypeVar("T")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, somebody's share of it, what a process may write
 
 
 class UserError(Exception):
@@ -652,11 +660,29 @@ def listed(text: str | None, separator: str = ",") -> list[str]:
 
 
 def command(main: Callable[..., Any], parameters: type[T] | Callable[..., Any] | None = None) -> None:
-    """Run `main` from the command line; a :class:`UserError` is printed as one paragraph, exit code 2.
+    """Run `main` from the command line; whatever goes wrong is told in one paragraph.
 
     With a config dataclass as `parameters`, its fields become the flags (and ``--config FILE``,
     ``--print_config``) and `main` receives the instance; without, the flags are `main`'s own parameters.
+
+    A :class:`UserError` leaves with exit code 2, Ctrl-C with 130, any other exception with 1 and the path of a file
+    that holds the traceback. With TRIPTYCH_TRACEBACK=1 in the environment the traceback is shown in all these cases.
     """
+    run: Path | None = None
+    try:
+        given = _from_command_line(main, parameters)
+        run = _run_of(given.get("config"))
+        main(**given)
+    except KeyboardInterrupt as error:
+        _leave(error, f"Stopped by Ctrl-C.{_what_is_kept(run)}", 130)
+    except UserError as error:
+        _leave(error, f"error: {plain(error)}", 2)
+    except Exception as error:
+        _leave(error, f"error: {_explain(error)}{_what_is_kept(run)} {tell_traceback(error, run)}", 1)
+
+
+def _from_command_line(main: Callable[..., Any], parameters: type[T] | Callable[..., Any] | None) -> dict[str, Any]:
+    """The arguments of `main`."""
     parser = jsonargparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
     parser.add_argument("--config", action=jsonargparse.ActionConfigFile, help="a YAML file of these settings")
     if parameters is None:
@@ -664,18 +690,158 @@ def command(main: Callable[..., Any], parameters: type[T] | Callable[..., Any] |
     else:
         parser.add_class_arguments(parameters)
     parser.error = lambda message, *_: _refuse(parser, str(message))  # type: ignore[method-assign]
+    files = _config_files()
+    for file in files:
+        _refuse_unless_settings(file)
     arguments = parser.parse_args()
     try:
-        try:
-            values = parser.instantiate(arguments).as_dict()
-            values.pop("config", None)
-            given = values if parameters is None else {"config": parameters(**values)}
-        except ValueError as error:  # of a __post_init__ above
-            raise UserError(str(error)) from None
-        main(**given)
-    except UserError as error:
-        print(f"\nerror: {error}", file=sys.stderr)
-        sys.exit(2)
+        values = parser.instantiate(arguments).as_dict()
+        values.pop("config", None)
+        if parameters is None:
+            return values
+        return {"config": _in_its_folder(parameters(**values), files)}
+    except ValueError as error:  # of a __post_init__ above
+        raise UserError(str(error)) from None
+
+
+def _config_files() -> list[Path]:
+    """What ``--config`` names, in order."""
+    files, arguments = [], sys.argv[1:]
+    for k, argument in enumerate(arguments):
+        flag, equals, value = argument.partition("=")
+        if flag == "--config" and (equals or k + 1 < len(arguments)):
+            files.append(Path(value if equals else arguments[k + 1]))
+    return files
+
+
+def _refuse_unless_settings(file: Path) -> None:
+    """A file of settings that is empty, torn or something else is named; one that isn't there, by the parser."""
+    if not file.is_file():
+        return
+    try:
+        problem = "" if isinstance(yaml.safe_load(file.read_text()), dict) else "it is empty or a list, not settings"
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        problem = plain(error)
+    except OSError as error:
+        problem = error.strerror
+    if problem:
+        copies = sorted(file.parent.glob(f"checkpoints/update_*/{file.name}"))
+        hint = f" The run's last checkpoint holds a copy: --config {copies[-1]}, with the same flags." if copies else ""
+        raise UserError(f"--config {file} cannot be read as settings: {problem}.{hint}")
+
+
+def _in_its_folder(config: Any, files: list[Path]) -> Any:
+    """`config`, moved to the run's folder where a run is resumed by its own ``config.yaml``: the folder may have been
+    renamed or moved since, or named from another directory. What the command line says of either counts more."""
+    said = {argument.partition("=")[0] for argument in sys.argv[1:]} & {"--name", "--run", "--run.output_dir"}
+    if said or not files or getattr(config, "resume", None) is None:
+        return config
+    folder = files[-1].parent if files[-1].parent.name not in ("", "..") else files[-1].absolute().parent
+    if folder.name.startswith("update_") and folder.parent.name == "checkpoints":  # the copy in a checkpoint
+        folder = folder.absolute().parent.parent
+    is_run = any((folder / part).exists() for part in ("checkpoints", "timing.jsonl"))
+    here = Path(config.run.output_dir) / config.name
+    if not is_run or folder.resolve() == here.resolve():
+        return config
+    print(f"note: going on in {folder}, where its settings say {here}.", file=sys.stderr)
+    run = dataclasses.replace(config.run, output_dir=str(folder.parent))
+    return dataclasses.replace(config, name=folder.name, run=run)
+
+
+# ---- what to say of an exception -----------------------------------------------------------------
+
+
+def plain(error: BaseException) -> str:
+    """The text of an exception without the traceback that those of worker processes carry in it."""
+    text = str(error).strip()
+    if "Traceback (most recent call last)" in text:
+        return " ".join(re.split(r"^[\w.]+(?:Error|Exception|Interrupt|Exit): ?", text, flags=re.MULTILINE)[-1].split())
+    return text if isinstance(error, UserError) else " ".join(text.split())[:600]
+
+
+def tell_traceback(error: BaseException, folder: Path | None) -> str:
+    """Save the traceback in the run's `folder`, or where files that nobody keeps are, and say where it is."""
+    name = f"traceback_{time.strftime('%Y%m%d_%H%M%S')}_{os.getpid()}.txt"
+    text = f"{' '.join(sys.argv)}\n\n{''.join(traceback.format_exception(error))}\n"
+    is_run = folder is not None and (folder / "config.yaml").exists()
+    for place in (folder, None) if is_run else (None,):
+        with suppress(OSError):
+            path = (place or Path(tempfile.gettempdir())) / name
+            with path.open("a") as file:
+                file.write(text)
+            return f"The traceback is in {path}."
+    return "The traceback could not be saved; TRIPTYCH_TRACEBACK=1 in the environment shows it."
+
+
+def _explain(error: Exception) -> str:
+    """What was being done, what happened, and what can be done: for exceptions that nobody foresaw."""
+    number, path = _errno_of(error), _path_of(error)
+    at = f" at {path}" if path else ""
+    if number in FULL:
+        return f"{os.strerror(number)}{at}. Make room there or have it written elsewhere, and run this again."
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{os.strerror(number)}{at}. Make it readable and writable for you, or name another place."
+    if number is not None and path:
+        return f"{os.strerror(number)}{at}. Name another place, or mend what is there."
+    where = _where(error)
+    what = f"{Path(sys.argv[0]).name} stopped{where} with {type(error).__name__}: {plain(error) or 'no message'}"
+    if isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error):
+        return f"{what}. The memory does not suffice: a smaller batch_size needs less."
+    return f"{what}{'' if what.endswith(('.', '!', '?')) else '.'} If that does not tell what to mend, report it."
+
+
+def _where(error: Exception) -> str:
+    """The innermost function of ours that the exception passed through."""
+    root = Path(__file__).resolve().parents[1]
+    rooms = [root / room for room in ("metrics", "models", "scripts", "triptych")]
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if frame.name != "command" and any(path.is_relative_to(room) for room in rooms):
+            return f" in {frame.name} ({path.relative_to(root)}, line {frame.lineno})"
+    return ""
+
+
+def _errno_of(error: Exception) -> int | None:
+    """The operating system's number of what went wrong; libraries in Rust hide it in the text."""
+    if isinstance(error, OSError):
+        return error.errno
+    hidden = re.search(r"\(os error (\d+)\)", str(error))
+    return int(hidden.group(1)) if hidden else None
+
+
+def _path_of(error: Exception) -> str | None:
+    """The file at which an operation failed: the exception's own, or the one that was open in the innermost function.
+
+    A write that fails names no file.
+    """
+    if isinstance(error, OSError) and error.filename is not None:
+        return str(error.filename)
+    if _errno_of(error) not in (*FULL, errno.EIO):
+        return None
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for value in (value for frame in reversed(frames) for value in reversed(frame.f_locals.values())):
+        name = getattr(value, "name", None) if isinstance(value, io.IOBase) else value
+        if isinstance(name, Path) or (isinstance(name, str) and os.sep in name and "\n" not in name):
+            return str(name)
+    return None
+
+
+def _run_of(config: Any) -> Path | None:
+    """The folder of the training that `config` is about."""
+    return Path(config.run.output_dir) / config.name if isinstance(config, ExperimentConfig) else None
+
+
+def _what_is_kept(run: Path | None) -> str:
+    """Where a training that was interrupted goes on."""
+    newest = max(run.glob("checkpoints/update_*"), default=None) if run is not None else None
+    return f" What was trained up to {newest} is kept; --resume latest goes on from there." if newest else ""
+
+
+def _leave(error: BaseException, message: str, code: int) -> NoReturn:
+    if os.environ.get("TRIPTYCH_TRACEBACK", "0") not in ("", "0"):
+        traceback.print_exception(error)
+    print(f"\n{message}", file=sys.stderr)
+    sys.exit(code)
 
 
 def _refuse(parser: jsonargparse.ArgumentParser, message: str) -> None:
@@ -697,5 +863,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def write_yaml(config: Any, path: Path) -> None:
-    """Save a config dataclass as YAML, in the order of its fields."""
-    path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+    """Save a config dataclass as YAML, in the order of its fields, whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+    partial.replace(path)

@@ -39,15 +39,18 @@ def save_parts(parts: Sequence[Any], folder: Path, card: str) -> None:
     """Write all that has a ``save_pretrained``, and a model card, to one `folder`, whole or not at all."""
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    for part in parts:
-        part.save_pretrained(partial)
-    for path in partial.rglob("*config.json"):
-        config = json.loads(path.read_text())
-        if config.pop("_name_or_path", None) is not None:  # the folder it was loaded from is nobody else's business
-            path.write_text(json.dumps(config, indent=2) + "\n")
-    (partial / "README.md").write_text(card)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    try:
+        for part in parts:
+            part.save_pretrained(partial)
+        for path in partial.rglob("*config.json"):
+            config = json.loads(path.read_text())
+            if config.pop("_name_or_path", None) is not None:  # the folder it was loaded from is nobody else's business
+                path.write_text(json.dumps(config, indent=2) + "\n")
+        (partial / "README.md").write_text(card)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # half a one, where something failed
 
 
 def load_pipeline(folder: str, component: str | None = None, **kwargs: Any) -> DiffusionPipeline:

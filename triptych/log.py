@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from triptych.config import UserError
 
 
 class NotFinite(Exception):
@@ -64,16 +68,39 @@ class ScalarLog:
         return means
 
     def write(self, row: dict[str, Any], timing: dict[str, Any]) -> None:
-        """Append a row to each file."""
+        """Append a row to each file.
+
+        Raises:
+            UserError: it cannot be written, for want of room say.
+        """
         if self._writes:
             for name, content in (("log", row), ("timing", timing)):
-                with (self.folder / f"{name}.jsonl").open("a") as file:
-                    file.write(json.dumps(content) + "\n")
+                path = self.folder / f"{name}.jsonl"
+                try:
+                    with path.open("a") as file:
+                        file.write(json.dumps(content) + "\n")
+                except OSError as error:
+                    raise UserError(
+                        f"{path} cannot be written: {error.strerror}. Training stopped; the last checkpoint is kept. "
+                        f"Mend that and go on with --resume latest."
+                    ) from error
             self._bytes = (self.folder / "log.jsonl").stat().st_size
 
     def cut_back(self) -> None:
-        """Drop the rows written after the state we start from: they will be written again."""
+        """Drop the rows written after the state we start from: they will be written again.
+
+        A log that is not the one which that state knew is begun afresh, and what there was is kept beside it.
+        """
         path = self.folder / "log.jsonl"
+        rows = path.read_bytes() if path.exists() else b""
+        if not _are_rows(rows[: self._bytes], self._bytes):
+            aside = None
+            if rows:
+                aside = path.with_name(f"log_until_{time.strftime('%Y%m%d_%H%M%S')}.jsonl")
+                path.replace(aside)
+            kept = f"what there was is kept in {aside.name}" if aside else "there was none"
+            print(f"warning: {path} is not the log up to the checkpoint; it is begun afresh ({kept}).", file=sys.stderr)
+            self._bytes = 0
         path.touch()
         os.truncate(path, self._bytes)
 
@@ -82,3 +109,12 @@ class ScalarLog:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._bytes, self._settled = state["bytes"], dict(state["settled"])
+
+
+def _are_rows(text: bytes, size: int) -> bool:
+    """Whether `text` is `size` bytes of whole rows."""
+    try:
+        rows = [json.loads(line) for line in text.splitlines()]
+    except ValueError:
+        return False
+    return len(text) == size and all(isinstance(row, dict) for row in rows) and text[-1:] in (b"", b"\n")

@@ -7,20 +7,22 @@ killed at any moment and resumed ends with the same weights, averages and log, b
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import broadcast_object_list, parse_flag_from_env
+from accelerate.utils import gather_object, parse_flag_from_env
 from tqdm.auto import tqdm
 
 from triptych import checkpoints, hub, machine, publishing, run_folder
-from triptych.config import ExperimentConfig, UserError, flatten, to_dict
+from triptych.config import ExperimentConfig, UserError, flatten, plain, tell_traceback, to_dict
 from triptych.data import BatchOrder, ImageSet, describe, make_loader, to_images
 from triptych.log import NotFinite, ScalarLog
 from triptych.seeds import keyed_generator, keyed_seed
@@ -79,23 +81,55 @@ class Run:
         self._seconds_before, self._clock, self._logged_at = 0.0, time.perf_counter(), time.perf_counter()
         self._log = ScalarLog(self.folder, lambda x: self.accelerator.reduce(x, reduction="mean"), self.is_main)
         self._signal = 0
-        self._on_main(lambda: run_folder.refuse_unless_fits(self.folder, config))
+        self._tell_processes()
+        self._on_main(self._claim_folder)
         if config.run.push_to:
             self._on_main(lambda: hub.refuse_unless_free(config.run.push_to, config.run.push_private))
 
     # ---- beginning -------------------------------------------------------------------------------
 
-    def _on_main(self, function: Callable[[], None]) -> None:
-        """Run `function` on the main process alone; its UserError is raised on all."""
-        message = [None]
-        if self.is_main:
-            try:
-                function()
-            except UserError as error:
-                message = [str(error)]
-        broadcast_object_list(message)
-        if message[0] is not None:
-            raise UserError(message[0])
+    def _tell_processes(self) -> None:
+        number = f"{self.num_processes} process{'es' if self.num_processes > 1 else ''}"
+        threads = f", {torch.get_num_threads()} threads each" if self.device.type == "cpu" else ""
+        precision = self.accelerator.mixed_precision
+        self.accelerator.print(
+            f"Training {self.config.name}: {number} on {self.device.type}{threads}, precision {precision}.",
+            file=sys.stderr,
+        )
+        # The launcher says where the processes meet, but starts one alone on a CPU unless told how to start more.
+        asked = {"MASTER_ADDR", "ACCELERATE_MIXED_PRECISION"} <= os.environ.keys()
+        if asked and "WORLD_SIZE" not in os.environ and self.num_processes == 1:
+            self.accelerator.print(
+                "warning: accelerate was asked for several processes and started one. On a CPU, --multi_gpu beside "
+                "--num_processes starts them all, for all its name.",
+                file=sys.stderr,
+            )
+
+    def _claim_folder(self) -> None:
+        run_folder.refuse_unless_writable(self.folder)
+        run_folder.refuse_unless_fits(self.folder, self.config)
+        if run_folder.holds_run(self.folder):
+            run_folder.lock(self.folder)
+
+    def _on_main(self, function: Callable[[], Any]) -> Any:
+        """Run `function` on the main process alone; all get what it returns, or stop where it fails."""
+        return self._together(function if self.is_main else lambda: None)[0]
+
+    def _together(self, function: Callable[[], Any]) -> list[Any]:
+        """Run `function` on every process; what they return, in order, or an error on all if one fails."""
+        answer, failure = None, None
+        try:
+            answer = function()
+        except Exception as error:
+            failure = error
+        told = None if failure is None else (isinstance(failure, UserError), plain(failure))
+        answers = gather_object([(answer, told)])
+        if failure is not None:
+            raise failure
+        for process, (_, problem) in enumerate(answers):
+            if problem is not None:
+                raise UserError(problem[1] if problem[0] else f"Process {process} stopped: {problem[1]}")
+        return [answer for answer, _ in answers]
 
     def prepare(self, images: ImageSet, stateful: list[Any], *objects: Any) -> tuple[Any, ...]:
         """Register what a checkpoint holds, wrap models and optimizers, and resume if asked.
@@ -110,11 +144,11 @@ class Run:
         prepared = self.accelerator.prepare(*objects)
         self.accelerator.register_for_checkpointing(*stateful, self)
         if self.config.resume:
-            checkpoint = checkpoints.find(self.folder / "checkpoints", self.config.resume)
+            checkpoint = self._on_main(lambda: checkpoints.find(self.folder / "checkpoints", self.config.resume))
             if checkpoint is None and (beginning := run_folder.branched_from(self.folder)):  # killed before its first
                 checkpoint = checkpoints.find(self.folder / "checkpoints", beginning)
             if checkpoint is not None:
-                self.accelerator.load_state(str(checkpoint))
+                self._load(checkpoint)
             self.accelerator.print(f"Resuming from {checkpoint or 'the beginning'}.", file=sys.stderr)
         self._on_main(self._begin_session)
         if self.config.run.tracker:
@@ -122,7 +156,29 @@ class Run:
             self.accelerator.init_trackers("triptych", settings)
         return prepared
 
+    def _load(self, checkpoint: Path) -> None:
+        try:
+            self.accelerator.load_state(str(checkpoint))
+        except UserError:
+            raise
+        except Exception as error:
+            others = [str(c) for c in checkpoints.listed(checkpoint.parent) if c != checkpoint]
+            raise UserError(
+                f"{checkpoint} cannot be loaded ({type(error).__name__}: {plain(error)}). Resume from another one "
+                f"(--resume; there {'are ' + ', '.join(others) if others else 'is none'}), or train anew under another "
+                f"--name."
+            ) from error
+        if self.update > self.config.num_updates:
+            raise UserError(
+                f"num_updates {self.config.num_updates} is less than the {self.update} that {checkpoint} has done. "
+                f"Give {self.update} or more, or resume from an earlier checkpoint."
+            )
+
     def _begin_session(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        run_folder.lock(self.folder)
+        if self.config.resume is None and run_folder.holds_run(self.folder):  # begun meanwhile by another process
+            run_folder.refuse_unless_fits(self.folder, self.config)
         trunk = run_folder.trunk_of(self.folder, self.config.resume)
         if trunk is not None and not (self.folder / "config.yaml").exists():
             run_folder.begin_branch(self.folder, trunk, self.config.resume)
@@ -281,7 +337,8 @@ class Run:
         self._log.write(
             {"update": self.update, "images_seen": self.images_seen, **means}, {"update": self.update, **timing}
         )
-        self.accelerator.log(means | timing, step=self.update)
+        with self.expendable(f"handing the scalars to {self.config.run.tracker}"):
+            self.accelerator.log(means | timing, step=self.update)
         bar.set_postfix({key: f"{value:.4g}" for key, value in means.items()}, refresh=False)
 
     def _explain(self, error: NotFinite) -> UserError:
@@ -346,18 +403,43 @@ class Run:
         self._log.load_state_dict(state["log"])
 
     def save_checkpoint(self) -> None:
-        """Save everything a resumed run needs; a checkpoint is there whole or not at all."""
+        """Save everything a resumed run needs; a checkpoint is there whole or not at all.
+
+        Raises:
+            UserError: it cannot be written; those before it stay.
+        """
         self._log.settle()
         folder = self.folder / "checkpoints"
         partial = folder / f".writing_{self.update:08d}"
-        if self.is_main:
-            checkpoints.begin(folder, self.update)
-        self.accelerator.wait_for_everyone()
-        self.accelerator.save_state(str(partial))  # every process saves its own random state
-        self.accelerator.wait_for_everyone()
-        if self.is_main:
-            checkpoints.commit(partial, self.config.run.keep_checkpoints)
-        self.accelerator.wait_for_everyone()
+        try:
+            self._on_main(lambda: checkpoints.begin(folder, self.update))
+            self._together(lambda: self.accelerator.save_state(str(partial)))  # each saves its own random state
+            self._on_main(lambda: self._seal(partial))
+        except Exception as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            kept = [c.name for c in checkpoints.listed(folder)]
+            free = f", {shutil.disk_usage(self.folder).free / 1e6:,.0f} MB free there" if self.folder.exists() else ""
+            raise UserError(
+                f"The checkpoint of update {self.update} cannot be written to {folder} ({plain(error)}{free}). "
+                f"{', '.join(kept) or 'No earlier one'} is kept. Make room, or mend what is named, and go on with "
+                f"--resume latest."
+            ) from error
+
+    def _seal(self, partial: Path) -> None:
+        run_folder.keep_records(self.folder, partial)
+        checkpoints.commit(partial, self.config.run.keep_checkpoints)
+
+    @contextmanager
+    def expendable(self, what: str) -> Iterator[None]:
+        """For what training can do without, pictures and the like: an exception in the body becomes a warning."""
+        try:
+            yield
+        except Exception as error:
+            print(
+                f"\nwarning: {what} failed ({type(error).__name__}: {plain(error)}); the rest goes on. "
+                f"{tell_traceback(error, self.folder)}",
+                file=sys.stderr,
+            )
 
     def finish(self) -> None:
         """Close the trackers and the process group, and publish the run where ``run.push_to`` says.
@@ -365,11 +447,15 @@ class Run:
         Raises:
             UserError: it could not be published; it is whole on disk, and ``scripts/publish.py`` can do it later.
         """
-        self.accelerator.end_training()
+        with self.expendable("closing the tracker"):
+            self.accelerator.end_training()
         if self.is_main and (repo_id := self.config.run.push_to):
             private = self.config.run.push_private
             try:
                 print("Published:", publishing.publish(publishing.find(self.folder), private, repo_id=repo_id))
-            except UserError as error:
+            except Exception as error:
                 again = f"python scripts/publish.py {self.folder} {repo_id}" + (" --private true" if private else "")
-                raise UserError(f"{error} The run is whole in {self.folder}; publish it with `{again}`.") from None
+                raise UserError(
+                    f"{plain(error)} The run is whole in {self.folder}; publish it with `{again}`."
+                ) from error
+        run_folder.unlock(self.folder)
