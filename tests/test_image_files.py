@@ -111,6 +111,8 @@ def test_a_picture_beside_the_splits_is_named(make, capsys):
     path = make(*TWO_SPLITS, "cover.png")
     assert len(load_images(DataConfig(path=path))) == 2
     assert "passed over: 1 outside the split folders" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"it has \['test', 'train'\] \(1 images lie outside these folders\)"):
+        load_images(DataConfig(path=path, split="validation"))
 
 
 @pytest.mark.parametrize(
@@ -252,6 +254,7 @@ def test_images_without_a_row_are_counted(make, capsys):
         ({"metadata.csv": GOOD.replace(",", "\t")}, "no column file_name.*commas"),
         ({"metadata.csv": GOOD + "9.png,ape\n"}, r"names .*9\.png in row 4, and there is no such image"),
         ({"metadata.csv": GOOD.encode().replace(b"ape", b"\x90\xd1")}, r"not in UTF-8 \(line 3\)"),
+        ({"metadata.csv": GOOD + "0.png,ape\n"}, r"row 4 gives .*0\.png another label than a row before"),
         ({"metadata.csv": ""}, "holds no rows"),
         ({"metadata.csv": "file_name,label\n"}, "holds no rows"),
         ({"metadata.csv": b"file_name,label\n0.png,\0\n\xff\xfe"}, "not in UTF-8|cannot be read"),

@@ -169,7 +169,8 @@ def open_records(
         rows, labels, class_names, without_labels, passed_over = _open(config)
     except MissingSplit as error:
         raise UserError(
-            f"{split_setting} {config.split!r} does not exist in {config.path!r}: it has {error.args[0]}. Set "
+            f"{split_setting} {config.split!r} does not exist in {config.path!r}: it has "
+            f"{error.args[0]}{error.args[1]}. Set "
             f"{split_setting} to one of them."
         ) from None
     if len(rows) == 0:
@@ -439,7 +440,7 @@ def _open_from_cache(name: str) -> datasets.DatasetDict | None:
 
 def _read_table(loaded: datasets.DatasetDict, config: DataConfig) -> tuple[Table, np.ndarray | None, Any, str]:
     if config.split not in loaded:
-        raise MissingSplit(sorted(map(str, loaded)))
+        raise MissingSplit(sorted(map(str, loaded)), "")
     dataset = loaded[config.split]
     column = _find_image_column(dataset, config)
     return Table(dataset, column), *_read_labels(dataset, config)

@@ -303,7 +303,8 @@ def read_split(listing: Listing, split: str, source: str, image_column: str | No
     splits = split_images(listing, source)
     split = SPLITS.get(split.lower(), split)
     if split not in splits:
-        raise MissingSplit(sorted(splits))
+        beside = len(listing.others.get("outside the split folders", []))
+        raise MissingSplit(sorted(splits), f" ({beside} images lie outside these folders)" if beside else "")
     images = [name for names in splits.values() for name in names]
     labels = _read_metadata(listing, images, source, image_column, label_column)
     if labels is None:
@@ -325,7 +326,7 @@ def read_split(listing: Listing, split: str, source: str, image_column: str | No
 
 
 class MissingSplit(Exception):
-    """There is no such split; ``args[0]`` lists those that there are."""
+    """There is no such split; ``args`` are a list of those that there are, and what more is to be said."""
 
 
 def _classes_by_folder(splits: dict[str, dict[str, tuple[str, ...]]], split: str) -> Split:
@@ -397,7 +398,8 @@ def _read_metadata(
                     f"{where}: the column {file_column} names {path} in row {number}, and there is no such image. Take "
                     f"the row out, or add the image."
                 )
-            labels[name] = value
+            if labels.setdefault(name, value) != value:
+                raise UserError(f"{where}: row {number} gives {path} another label than a row before. Keep one.")
     check_labels(list(labels.values()), f"{source}: the column {label_column or 'label'} of the metadata files")
     return labels or None
 
