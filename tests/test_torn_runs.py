@@ -264,13 +264,13 @@ def test_no_room_for_a_checkpoint(tmp_path, trained):
     assert checkpoints.what_is_torn(folder / "update_00000008") is None
 
 
-def test_no_room_for_a_row_of_the_log(monkeypatch):
+def test_no_room_for_a_row_of_the_log(monkeypatch, tmp_path):
     def fail(self, *_args, **_kwargs):
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr("triptych.log.json.dumps", fail)
     with pytest.raises(UserError, match=r"log\.jsonl cannot be written: No space left"):
-        ScalarLog(Path(), lambda x: x, True).write({}, {})
+        ScalarLog(tmp_path, lambda x: x, True).write({}, {})
 
 
 @pytest.mark.parametrize("where", ["file", "file/deep/er", "/proc/nowhere", "x" * 300], ids=str.split)
