@@ -149,13 +149,20 @@ def test_scripts_tell_what_they_cannot_read(monkeypatch, capsys, tmp_path):
         (garbage / name).write_bytes(b"\0\xff\0")
     for name, *arguments in (
         ("generate", garbage, "out"),
-        ("draw_curves", f"[{garbage}]"),
+        ("draw_curves", garbage),
         ("publish", garbage, "user/name"),
         ("export_pipeline", garbage, "out"),
         ("score", garbage),
     ):
         code, said = run_script(monkeypatch, capsys, name, *arguments)
         assert code in (1, 2) and "error: " in said and "Traceback" not in said, (name, said)
+
+
+@pytest.mark.parametrize("content", [b"\0\xff\0", b"[1]\n", b'"x"\n{}\n', b"\0\0\0\n", b'{"update": 3}\n{"upda\n{}\n'])
+def test_a_log_that_holds_no_rows_is_named(monkeypatch, capsys, tmp_path, content):
+    (tmp_path / "log.jsonl").write_bytes(content)
+    code, said = run_script(monkeypatch, capsys, "draw_curves", tmp_path)
+    assert code == 2 and f"{tmp_path / 'log.jsonl'}" in said and "copy" in said
 
 
 def test_a_crash_in_training_says_what_is_kept(tmp_path):

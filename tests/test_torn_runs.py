@@ -259,18 +259,18 @@ def test_no_room_for_a_checkpoint(tmp_path, trained):
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     assert "The checkpoint of update 12 cannot be written to runs/run/checkpoints" in done.stderr
-    assert "MB free there" in done.stderr and "update_00000008 is kept" in done.stderr
+    assert "MB free there" in done.stderr and "Kept: update_00000008." in done.stderr
     assert [path.name for path in folder.iterdir()] == ["update_00000008"], "nothing half-written is left"
     assert checkpoints.what_is_torn(folder / "update_00000008") is None
 
 
-def test_no_room_for_a_row_of_the_log(monkeypatch):
+def test_no_room_for_a_row_of_the_log(monkeypatch, tmp_path):
     def fail(self, *_args, **_kwargs):
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr("triptych.log.json.dumps", fail)
     with pytest.raises(UserError, match=r"log\.jsonl cannot be written: No space left"):
-        ScalarLog(Path(), lambda x: x, True).write({}, {})
+        ScalarLog(tmp_path, lambda x: x, True).write({}, {})
 
 
 @pytest.mark.parametrize("where", ["file", "file/deep/er", "/proc/nowhere", "x" * 300], ids=str.split)

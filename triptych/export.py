@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 
-from triptych.config import UserError, listed
+from triptych.config import UserError, listed, plain
 
 
 @contextmanager
@@ -75,8 +75,8 @@ def load_pipeline(folder: str, component: str | None = None, **kwargs: Any) -> D
         raise UserError(f"{folder} does not exist. Give the folder of a saved pipeline, or a Hub id like 'user/name'.")
     try:
         pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True, **kwargs)
-    except OSError as error:
-        raise UserError(f"{folder} could not be loaded: {' '.join(str(error).split())[:400]}") from error
+    except Exception as error:  # whatever diffusers stumbles over in files that are torn or of something else
+        raise UserError(f"{folder} could not be loaded ({type(error).__name__}): {plain(error)}") from error
     if component is not None and component not in pipeline.components:
         raise UserError(
             f"{folder} is a {type(pipeline).__name__} (parts: {', '.join(pipeline.components)}); this command needs "

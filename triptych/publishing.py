@@ -264,7 +264,7 @@ def rows_of(path: Path, model: Path) -> list[dict[str, Any]]:
     try:
         rows = read_rows(path) if path.suffix == ".jsonl" else [json.loads(path.read_text())]
         rows = [row for row in rows if {"n", "data"} <= row.keys()]
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, UserError):
         rows = []
     if not rows:
         raise UserError(f"scores {path} is no file of scores (scores.json or rows.jsonl of the scoring scripts).")

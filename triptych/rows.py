@@ -7,22 +7,39 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from triptych.config import UserError
+
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a JSON lines file, none if it isn't there; half a line at its end is passed over.
 
     Raises:
-        ValueError: it is no file of JSON lines.
+        UserError: it is no file of JSON lines.
     """
-    return _parse(path.read_text() if path.exists() else "")
+    return _parse(path)[0]
 
 
-def _parse(text: str) -> list[dict[str, Any]]:
+def _parse(path: Path) -> tuple[list[dict[str, Any]], bool]:
+    """The rows, and whether the last line is a whole one."""
+    try:
+        text = path.read_text() if path.exists() else ""
+    except ValueError:
+        raise UserError(f"{path} is no text, so no rows can be read from it. Put it back from a copy.") from None
     *lines, last = text.split("\n")
-    rows = [json.loads(line) for line in lines]
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+            if not isinstance(rows[-1], dict):
+                raise ValueError
+        except ValueError:
+            raise UserError(
+                f"{path}, line {number}, is no row ({line[:40]!r}). Remove that line, or put the file back from a copy."
+            ) from None
     with suppress(ValueError):  # nothing, or half a line: a process is writing it, or was killed while it did
-        rows.append(json.loads(last))
-    return rows
+        row = json.loads(last)
+        rows += [row] if isinstance(row, dict) else []
+    return rows, not last
 
 
 class Rows:
@@ -37,9 +54,8 @@ class Rows:
 
     def __init__(self, path: Path):
         self.path = path
-        text = path.read_text() if path.exists() else ""
-        self._rows = _parse(text)  # a row that was not written whole is measured again
-        self._torn = bool(text) and not text.endswith("\n")
+        self._rows, whole = _parse(path)  # a row that was not written whole is measured again
+        self._torn = not whole
 
     def find(self, **key: Any) -> dict[str, Any] | None:
         """The newest row that has these entries."""

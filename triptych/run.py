@@ -421,7 +421,7 @@ class Run:
             free = f", {shutil.disk_usage(self.folder).free / 1e6:,.0f} MB free there" if self.folder.exists() else ""
             raise UserError(
                 f"The checkpoint of update {self.update} cannot be written to {folder} ({plain(error)}{free}). "
-                f"{', '.join(kept) or 'No earlier one'} is kept. Make room, or mend what is named, and go on with "
+                f"Kept: {', '.join(kept) or 'none, it is the first'}. Make room, or mend what is named, and go on with "
                 f"--resume latest."
             ) from error
 
