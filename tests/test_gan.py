@@ -197,6 +197,119 @@ def test_files_and_folders(tmp_path):
         pipeline(tmp_path / "empty")
 
 
+RAMP = np.tile(np.linspace(0, 255, 12).round().astype(np.uint8), (9, 1))  # (9, 12), grey
+COLOUR = np.stack([RAMP, RAMP[:, ::-1], np.full_like(RAMP, 90)], axis=2)
+
+
+def shown(source: object, channels: int = 3) -> np.ndarray:
+    """What the denoiser sees of an image: by a network that takes nothing away."""
+    pipeline = DenoiserPipeline(DenoisingUNet(channels, (8,), 1, 1))
+    with torch.no_grad():
+        for parameter in pipeline.denoiser.parameters():
+            parameter.zero_()
+    return np.asarray(pipeline(source).images[0])
+
+
+def bits_16(mode: str = "I;16") -> Image.Image:
+    values = np.round(RAMP / 255 * 65535).astype("<u2" if mode == "I;16" else ">u2")
+    return Image.frombytes(mode, RAMP.shape[::-1], values.tobytes())
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jp2", None])
+def test_16_bits_are_brought_to_8(tmp_path, suffix):
+    source = bits_16()
+    if suffix:
+        source.save(tmp_path / f"deep{suffix}")
+        source = tmp_path / f"deep{suffix}"
+    assert np.array_equal(shown(source, channels=1), RAMP)
+    assert np.array_equal(shown(source), np.stack([RAMP] * 3, axis=2))
+
+
+def test_other_depths(tmp_path):
+    """Big-endian; floats in [0, 1]; 16 bits as Pillow's mode I; a TIFF that says it has 12 bits."""
+    bits_16("I;16B").save(tmp_path / "big.tif")
+    Image.fromarray(RAMP.astype(np.float32) / 255).save(tmp_path / "float.tif")
+    for name in ("big.tif", "float.tif"):
+        assert np.array_equal(shown(tmp_path / name, channels=1), RAMP), name
+    wide = Image.fromarray(np.round(RAMP / 255 * 65535).astype(np.int32))
+    wide.format = "PNG"  # as a file of one that older versions of Pillow open
+    assert np.array_equal(shown(wide, channels=1), RAMP)
+    for values, name in ((RAMP.astype(np.float32), "floats"), (RAMP.astype(np.int32), "integers")):
+        Image.fromarray(values).save(tmp_path / f"{name}.tif")
+        with pytest.raises(
+            ValueError, match=rf"{name}.tif cannot be read .*holds {name} .*mode [FI].*white is unknown"
+        ):
+            shown(tmp_path / f"{name}.tif")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "PA", "La", "RGBa", "tRNS"])
+def test_what_is_transparent_is_white(tmp_path, mode):
+    hidden = np.zeros((9, 12), bool)
+    hidden[:, :5] = True
+    alpha = Image.fromarray(np.where(hidden, 0, 255).astype(np.uint8))
+    colour = mode in ("RGBA", "RGBa", "tRNS")
+    expected = np.where(hidden[..., None], 255, COLOUR if colour else RAMP[..., None])
+    image = Image.fromarray(COLOUR if colour else RAMP)
+    if mode == "tRNS":  # one colour is the transparent one
+        array = COLOUR.copy()
+        array[hidden] = (1, 2, 3)
+        Image.fromarray(array).save(tmp_path / "key.png", transparency=(1, 2, 3))
+        assert np.array_equal(shown(tmp_path / "key.png"), expected)
+        return
+    if mode in ("P", "PA"):
+        image = image.convert("RGB").quantize(32)
+        expected = np.where(hidden[..., None], 255, np.asarray(image.convert("RGB")))
+    if mode == "P":
+        pixels = np.asarray(image).copy()
+        pixels[hidden] = 40
+        palette = image.getpalette()
+        image = Image.fromarray(pixels, "P")
+        image.putpalette(palette + [0] * (768 - len(palette)))
+        image.info["transparency"] = 40
+    else:
+        image.putalpha(alpha)
+        image = image.convert(mode) if mode in ("RGBa", "La") else image
+    assert image.mode == mode
+    assert np.abs(shown(image).astype(int) - expected).max() <= 1
+    if mode in ("RGBA", "LA", "P"):
+        image.save(tmp_path / "file.png")
+        assert np.abs(shown(tmp_path / "file.png").astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "YCbCr", "LAB", "HSV"])
+def test_8_bits_are_shown_as_pillow_converts_them(mode):
+    # Pillow converts from LAB, not to it
+    image = Image.new("LAB", (12, 9), (120, 140, 90)) if mode == "LAB" else Image.fromarray(COLOUR).convert(mode)
+    assert np.array_equal(shown(image), np.asarray(image.convert("RGB")))
+    assert np.array_equal(shown(image, channels=1), np.asarray(image.convert("RGB").convert("L")))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
+def test_images_stand_as_the_camera_was_held(tmp_path, suffix):
+    upright = Image.fromarray(COLOUR)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn it a quarter clockwise to see it upright
+    lossless = (
+        {"lossless": True} if suffix == ".webp" else {"quality": 100, "subsampling": 0} if suffix == ".jpg" else {}
+    )
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / f"turned{suffix}", exif=exif, **lossless)
+    for source in (tmp_path / f"turned{suffix}", Image.open(tmp_path / f"turned{suffix}")):
+        seen = shown(source).astype(int)
+        assert seen.shape == COLOUR.shape and np.abs(seen - COLOUR).mean() < 5
+
+
+def test_a_folder_gives_every_still_picture_that_pillow_opens(tmp_path):
+    names = [
+        f"{i}{suffix}" for i, suffix in enumerate((".png", ".gif", ".JPG", ".avif", ".webp", ".ppm", ".tga", ".jp2"))
+    ]
+    for name in names:
+        Image.fromarray(COLOUR).save(tmp_path / name)
+    for name in ("a.pdf", "b.h5", "c.mpg", "notes.txt", ".hidden.png"):
+        (tmp_path / name).write_bytes(b"no picture")
+    assert len(make_pipeline()(tmp_path).images) == len(names)
+    assert len(make_pipeline()([tmp_path / names[0], str(tmp_path / names[2])]).images) == 2
+
+
 def test_tiles_leave_no_seam():
     """Where a quarter of the overlap is more than the network sees, tiles give what the whole image gives."""
     image = torch.rand(3, 331, 150, generator=seeded())
@@ -207,6 +320,25 @@ def test_tiles_leave_no_seam():
         for parameter in pipeline.denoiser.parameters():
             parameter.zero_()
     torch.testing.assert_close(pipeline(image, tile=32, overlap=7, output_type="pt").images[0], image)
+
+
+def test_small_tiles_are_right_or_refused():
+    """A network that answers nothing gives back what it got; a tile reaches from one point of its grid to the next."""
+    pipeline = DenoiserPipeline(DenoisingUNet(3, (8, 8, 8), 1, 2))  # a grid of 8 pixels
+    with torch.no_grad():
+        for parameter in pipeline.denoiser.parameters():
+            parameter.zero_()
+    image, small = torch.rand(3, 23, 37, generator=seeded()), torch.rand(3, 5, 4, generator=seeded())
+    for tile in (1, 7, 8, 9, 11, 16, 24):
+        for overlap in {0, 1, 2, tile // 2} - set(range(tile // 2 + 1, 3)):
+            if tile >= overlap + 8:
+                torch.testing.assert_close(
+                    pipeline(image, tile=tile, overlap=overlap, output_type="pt").images[0], image
+                )
+            else:
+                with pytest.raises(ValueError, match=rf"tile must be at least overlap \+ 8 = {overlap + 8}"):
+                    pipeline(image, tile=tile, overlap=overlap)
+    assert torch.equal(pipeline(small, tile=6, overlap=2, output_type="pt").images[0], small), "it is in one piece"
 
 
 @pytest.mark.parametrize("align", [1, 4])
@@ -229,6 +361,17 @@ def test_tiles_cover_everything(length, tile, overlap, align):
         (lambda p: p(torch.rand(2, 1, 8, 8)), r"\(3, H, W\)"),
         (lambda p: p(torch.rand(3, 8, 8), output_type="jpeg"), "output_type"),
         (lambda p: p(torch.rand(3, 8, 8), tile=8, overlap=5), "overlap"),
+        (lambda p: p(torch.rand(3, 8, 8), tile=8.0), "tile"),
+        (lambda p: p(torch.rand(3, 8, 8), batch_size="4"), "batch_size"),
+        (lambda p: p((torch.rand(3, 8, 8) * 255).byte()), r"not torch.uint8: `images.float\(\) / 255`"),
+        (lambda p: p(torch.rand(2, 3, 8, 8) * 255), "Divide 8-bit values by 255"),
+        (lambda p: p([torch.rand(3, 8, 8), torch.full((3, 8, 8), torch.nan)]), "none of them NaN"),
+        (lambda p: p(torch.full((3, 8, 8), -torch.inf)), "about"),
+        (lambda p: p(torch.rand(3, 0, 8)), r"\(3, 0, 8\)"),
+        (lambda p: p(torch.rand(8, 8)), r"\(3, H, W\)"),
+        (lambda p: p(np.zeros((8, 8, 3), np.uint8)), "not ndarray.*PIL.Image.fromarray"),
+        (lambda p: p([None]), "not NoneType"),
+        (lambda p: p(torch.rand(3, 8, 8), image=torch.rand(3, 8, 8)), "image is called images here"),
     ],
 )
 def test_pipeline_refuses(call, message):

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -182,11 +183,48 @@ def test_pipeline_encodes_decodes_and_interpolates():
         (lambda p: p.encode(torch.full((1, 1, 8, 8), 255.0)), r"\[0, 1\]"),
         (lambda p: p.decode(torch.zeros(2, 4)), r"\(B, 3\)"),
         (lambda p: p(output_type="jpeg"), "output_type"),
+        (lambda p: p(4, generator=[seeded(1), seeded(2)]), "2 generators were given for 4 images"),
+        (lambda p: p(4, generator=(seeded(1),)), "1 generators were given for 4 images"),
+        (lambda p: p(4, generator=[]), "0 generators"),
+        (lambda p: p(1, generator=3), "torch.Generator"),
+        (lambda p: p(2, generator=[1, 2]), "torch.Generator"),
+        *((lambda p, n=n: p(n), "num_images must be a whole number") for n in (0, -1, 2.0, "2", None, True)),
+        (lambda p: p(latents=torch.full((1, 3), torch.nan)), "latents hold NaN"),
+        (lambda p: p(latents=torch.zeros(0, 3)), r"\(B, 3\)"),
+        (lambda p: p(latents=np.zeros((1, 3))), "latents must be a tensor of floats, not ndarray"),
+        (lambda p: p.decode(torch.zeros(1, 3, dtype=torch.int64)), "not torch.int64"),
+        (lambda p: p.encode(torch.zeros(1, 1, 8, 8, dtype=torch.uint8)), r"not torch.uint8.*images.float\(\) / 255"),
+        (lambda p: p.encode(torch.full((1, 1, 8, 8), torch.nan)), "images hold NaN"),
+        (lambda p: p.encode(torch.full((1, 1, 8, 8), -torch.inf)), "images hold NaN or infinite"),
+        (lambda p: p.encode(torch.zeros(0, 1, 8, 8)), r"\(B, 1, 8, 8\), not \(0, 1, 8, 8\)"),
+        (lambda p: p.encode(torch.zeros(1, 8, 8)), r"\(B, 1, 8, 8\)"),
+        (lambda p: p.encode([torch.zeros(1, 8, 8)]), "not list"),
+        (lambda p: p.reconstruct(np.zeros((1, 1, 8, 8))), "not ndarray"),
+        (lambda p: p.interpolate(torch.zeros(1, 8, 8), torch.zeros(1, 8, 9)), r"last must be \(B, 1, 8, 8\)"),
+        (
+            lambda p: p.interpolate(torch.zeros(1, 8, 8).byte(), torch.zeros(1, 8, 8)),
+            "first must be a tensor of floats",
+        ),
+        (lambda p: p.interpolate(torch.zeros(1, 8, 8), torch.ones(1, 8, 8), 0), "num_steps"),
+        (lambda p: p.interpolate(torch.zeros(1, 8, 8), torch.full((1, 8, 8), torch.nan)), "last hold NaN"),
     ],
 )
 def test_pipeline_refuses(call, message):
     with pytest.raises(ValueError, match=message):
         call(make_pipeline())
+
+
+def test_numbers_and_generators_as_the_class_pipeline_takes_them():
+    pipeline = make_pipeline()
+    expected = pipeline(2, generator=[seeded(1), seeded(2)], output_type="pt").images
+    for count in (np.int64(2), torch.tensor(2)):
+        drawn = pipeline(count, generator=(seeded(1), seeded(2)), output_type="pt").images
+        assert torch.equal(drawn, expected)
+    assert torch.equal(
+        pipeline(num_images_per_prompt=2, generator=[seeded(1), seeded(2)], output_type="pt")[0], expected
+    )
+    with pytest.raises(ValueError, match="batch_size is called num_images here"):
+        pipeline(2, batch_size=2)
 
 
 TRAVELLER = """

@@ -36,7 +36,10 @@ class ClassAccuracy(evaluate.Metric):
             description=DESCRIPTION,
             citation="",
             inputs_description=KWARGS_DESCRIPTION,
-            features=datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}),
+            # Not integers: 0.6 would be taken for class 0.
+            features=datasets.Features(
+                {"predictions": datasets.Value("float64"), "references": datasets.Value("float64")}
+            ),
             format="numpy",
         )
 
@@ -44,8 +47,19 @@ class ClassAccuracy(evaluate.Metric):
         recognised, asked = np.asarray(predictions), np.asarray(references)
         if not len(asked):
             raise ValueError("There are no images.")
-        names = class_names or [str(i) for i in range(int(max(recognised.max(), asked.max())) + 1)]
         both = np.concatenate([recognised, asked])
+        if not np.array_equal(both, np.round(both)):  # nor is NaN
+            wrong = both[both != np.round(both)][0]
+            raise ValueError(f"Class ids must be whole numbers; found {wrong:g}.")
+        both, recognised, asked = (ids.astype(np.int64) for ids in (both, recognised, asked))
+        if class_names is None:
+            class_names = range(int(both.max()) + 1)
+        if isinstance(class_names, str):
+            raise ValueError(f"class_names must be a list of names, not {class_names!r}.")
+        names = [str(name) for name in class_names]
+        if len(set(names)) < len(names):
+            twice = ", ".join(sorted({name for name in names if names.count(name) > 1}))
+            raise ValueError(f"class_names must differ from each other; there is more than one {twice}.")
         if both.min() < 0 or both.max() >= len(names):
             raise ValueError(
                 f"Class ids must lie between 0 and {len(names) - 1}, as there are {len(names)} classes; found "

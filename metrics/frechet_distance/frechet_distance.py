@@ -60,7 +60,8 @@ class FrechetDistance(evaluate.Metric):
             )
         statistics = [fid_features_to_statistics(each) for each in (generated, real)]
         return {
-            "frechet_distance": fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID],
+            # a distance: rounding alone takes it below 0
+            "frechet_distance": max(0.0, fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID]),
             "name": "FID" if features == INCEPTION else f"Frechet distance, {features}",
             "features": features,
             "dimensions": dimensions,
@@ -77,7 +78,9 @@ def as_features(array: Any, name: str) -> torch.Tensor:
             "There is no reference: pass the features of the real images, (M, D), as `reference` (not `references`, "
             "of which evaluate wants as many as there are predictions)."
         )
-    rows = [np.asarray(row) for row in array]
+    if torch.is_tensor(array):
+        array = array.detach().cpu().double()  # whatever its precision, which NumPy may not know
+    rows = [np.asarray(row.detach().cpu().double() if torch.is_tensor(row) else row) for row in array]
     if len({row.shape for row in rows}) > 1:
         raise ValueError(f"{name} hold rows of different sizes, {sorted({row.shape for row in rows})}.")
     if len(rows) < 2 or rows[0].ndim != 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import datasets
@@ -53,6 +54,7 @@ class InceptionScore(evaluate.Metric):
         logits = torch.from_numpy(np.stack([np.asarray(row, np.float64) for row in predictions]))
         if not logits.isfinite().all():
             raise ValueError("predictions hold NaN or infinite logits.")
+        num_splits = whole("num_splits", num_splits, 0)
         if not 1 <= num_splits <= len(logits):
             raise ValueError(f"num_splits {num_splits} must lie between 1 and the number of images, {len(logits)}.")
         found = isc_features_to_metric(logits, splits=num_splits, shuffle=True, rng_seed=seed)
@@ -66,3 +68,10 @@ class InceptionScore(evaluate.Metric):
             "num_splits": num_splits,
             "seed": seed,
         }
+
+
+def whole(name: str, value: Any, least: int = 1) -> int:
+    """`value` as an int of at least `least`; or a ValueError that names it."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}.")
+    return operator.index(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import datasets
@@ -62,6 +63,8 @@ class KernelDistance(evaluate.Metric):
                 f"from different extractors or layers. Compute both with the same one."
             )
         least = min(len(generated), len(real))
+        num_subsets, degree = whole("num_subsets", num_subsets), whole("degree", degree)
+        subset_size = whole("subset_size", subset_size)
         if not 2 <= subset_size <= least:
             raise ValueError(
                 f"subset_size {subset_size} does not fit sets of {len(generated)} and {len(real)} images: choose it "
@@ -90,7 +93,9 @@ def as_features(array: Any, name: str) -> torch.Tensor:
             "There is no reference: pass the features of the real images, (M, D), as `reference` (not `references`, "
             "of which evaluate wants as many as there are predictions)."
         )
-    rows = [np.asarray(row) for row in array]
+    if torch.is_tensor(array):
+        array = array.detach().cpu().double()  # whatever its precision, which NumPy may not know
+    rows = [np.asarray(row.detach().cpu().double() if torch.is_tensor(row) else row) for row in array]
     if len({row.shape for row in rows}) > 1:
         raise ValueError(f"{name} hold rows of different sizes, {sorted({row.shape for row in rows})}.")
     if len(rows) < 2 or rows[0].ndim != 1:
@@ -99,3 +104,10 @@ def as_features(array: Any, name: str) -> torch.Tensor:
     if not features.isfinite().all():
         raise ValueError(f"{name} hold NaN or infinite features.")
     return features
+
+
+def whole(name: str, value: Any, least: int = 1) -> int:
+    """`value` as an int of at least `least`; or a ValueError that names it."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}.")
+    return operator.index(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -57,6 +58,9 @@ class PerceptualDistance(evaluate.Metric):
             raise ValueError(
                 "Pass feature_maps, a function of images (B, C, H, W) in [0, 1] to a list of feature maps."
             )
+        batch_size = whole("batch_size", batch_size)
+        if not len(predictions):
+            raise ValueError("There are no images.")
         shapes = {np.shape(image) for image in (*predictions, *references)}
         if len(shapes) != 1:
             raise ValueError(f"The images must be of one size, not {sorted(shapes)}. Compute each size on its own.")
@@ -68,8 +72,12 @@ class PerceptualDistance(evaluate.Metric):
             with torch.no_grad():
                 seen = list(zip(feature_maps(some), feature_maps(some_originals), strict=True))
             num_maps = len(seen)
+            if not seen:
+                raise ValueError("feature_maps gave no feature maps.")
             each.append(sum(distance(a, b) for a, b in seen).cpu())
         each = torch.cat(each)
+        if not each.isfinite().all():
+            raise ValueError("feature_maps gave NaN or infinite features.")
         return {
             "perceptual_distance": float(each.double().mean()),
             "each": each.tolist(),
@@ -84,3 +92,10 @@ def distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """One map's part of Zhang et al. 2018, eq. 1: (B, C, H, W) twice -> (B,)."""
     difference = F.normalize(a.float(), dim=1) - F.normalize(b.float(), dim=1)
     return difference.square().sum(1).flatten(1).mean(1)
+
+
+def whole(name: str, value: Any, least: int = 1) -> int:
+    """`value` as an int of at least `least`; or a ValueError that names it."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}.")
+    return operator.index(value)

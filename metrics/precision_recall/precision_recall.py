@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import datasets
@@ -58,6 +59,7 @@ class PrecisionRecall(evaluate.Metric):
                 f"from different extractors or layers. Compute both with the same one."
             )
         least = min(len(generated), len(real))
+        batch_size, num_neighbors = whole("batch_size", batch_size), whole("num_neighbors", num_neighbors)
         if not 1 <= num_neighbors < least:
             raise ValueError(
                 f"num_neighbors {num_neighbors} must lie between 1 and {least - 1}: no image has more neighbours in "
@@ -84,7 +86,9 @@ def as_features(array: Any, name: str) -> torch.Tensor:
             "There is no reference: pass the features of the real images, (M, D), as `reference` (not `references`, "
             "of which evaluate wants as many as there are predictions)."
         )
-    rows = [np.asarray(row) for row in array]
+    if torch.is_tensor(array):
+        array = array.detach().cpu().double()  # whatever its precision, which NumPy may not know
+    rows = [np.asarray(row.detach().cpu().double() if torch.is_tensor(row) else row) for row in array]
     if len({row.shape for row in rows}) > 1:
         raise ValueError(f"{name} hold rows of different sizes, {sorted({row.shape for row in rows})}.")
     if len(rows) < 2 or rows[0].ndim != 1:
@@ -93,3 +97,10 @@ def as_features(array: Any, name: str) -> torch.Tensor:
     if not features.isfinite().all():
         raise ValueError(f"{name} hold NaN or infinite features.")
     return features
+
+
+def whole(name: str, value: Any, least: int = 1) -> int:
+    """`value` as an int of at least `least`; or a ValueError that names it."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}.")
+    return operator.index(value)

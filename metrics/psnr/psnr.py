@@ -62,6 +62,8 @@ class PSNR(evaluate.Metric):
 
 def pairs(predictions: Any, references: Any, data_range: float) -> list[tuple[np.ndarray, np.ndarray]]:
     """Images and their originals, (C, H, W) each; a ValueError where a pair differs in size or leaves the range."""
+    if not isinstance(data_range, (int, float, np.number)) or not 0 < data_range < np.inf:
+        raise ValueError(f"data_range must be positive: 1 for images in [0, 1], 255 for uint8; not {data_range!r}.")
     both = [
         (np.asarray(a, np.float32), np.asarray(b, np.float32)) for a, b in zip(predictions, references, strict=True)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import datasets
@@ -43,6 +44,7 @@ class SSIM(evaluate.Metric):
     def _compute(
         self, predictions: Any, references: Any, data_range: float = 1.0, window_size: int = 7
     ) -> dict[str, Any]:
+        window_size = whole("window_size", window_size)
         if window_size < 3 or window_size % 2 == 0:
             raise ValueError(f"window_size must be an odd number of at least 3, not {window_size}.")
         each = []
@@ -64,6 +66,8 @@ class SSIM(evaluate.Metric):
 
 def pairs(predictions: Any, references: Any, data_range: float) -> list[tuple[np.ndarray, np.ndarray]]:
     """Images and their originals, (C, H, W) each; a ValueError where a pair differs in size or leaves the range."""
+    if not isinstance(data_range, (int, float, np.number)) or not 0 < data_range < np.inf:
+        raise ValueError(f"data_range must be positive: 1 for images in [0, 1], 255 for uint8; not {data_range!r}.")
     both = [
         (np.asarray(a, np.float32), np.asarray(b, np.float32)) for a, b in zip(predictions, references, strict=True)
     ]
@@ -81,3 +85,10 @@ def pairs(predictions: Any, references: Any, data_range: float) -> list[tuple[np
                 f"images, 1 for images in [0, 1]."
             )
     return both
+
+
+def whole(name: str, value: Any, least: int = 1) -> int:
+    """`value` as an int of at least `least`; or a ValueError that names it."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}.")
+    return operator.index(value)

@@ -6,10 +6,11 @@ or on the Hub.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,24 @@ class DenoiserOutput(BaseOutput):
     images: list
 
 
+def also_called(**names: str) -> Callable:
+    """Let a call take arguments by the names they have in diffusers' own pipelines: ``theirs="ours"``."""
+
+    def decorate(call: Callable) -> Callable:
+        @functools.wraps(call)
+        def renamed(self, *args, **kwargs):
+            for theirs, ours in names.items():
+                if theirs in kwargs:
+                    if ours in kwargs or ours in inspect.signature(call).bind_partial(self, *args).arguments:
+                        raise ValueError(f"{theirs} is called {ours} here, and both were given. Give {ours} alone.")
+                    kwargs[ours] = kwargs.pop(theirs)
+            return call(self, *args, **kwargs)
+
+        return renamed
+
+    return decorate
+
+
 class DenoiserPipeline(DiffusionPipeline):
     """Restores images.
 
@@ -50,6 +69,7 @@ class DenoiserPipeline(DiffusionPipeline):
         self.register_modules(denoiser=denoiser)
 
     @torch.no_grad()
+    @also_called(image="images")
     def __call__(
         self,
         images: object,
@@ -243,9 +263,7 @@ BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # TIFF tags
 
 
 def files(path: Path) -> list[Path]:
-    """A file, or the images of a folder by name; a ValueError where there are none."""
-    if not path.exists():
-        raise ValueError(f"{path} does not exist. Give an image or a folder of images.")
+    """A file, or the images of a folder by name; a ValueError where it holds none."""
     found = [path]
     if path.is_dir():
         found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))

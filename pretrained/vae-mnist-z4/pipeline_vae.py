@@ -6,10 +6,11 @@ or on the Hub.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,24 @@ class VAEOutput(BaseOutput):
 
     images: object
     latents: torch.Tensor
+
+
+def also_called(**names: str) -> Callable:
+    """Let a call take arguments by the names they have in diffusers' own pipelines: ``theirs="ours"``."""
+
+    def decorate(call: Callable) -> Callable:
+        @functools.wraps(call)
+        def renamed(self, *args, **kwargs):
+            for theirs, ours in names.items():
+                if theirs in kwargs:
+                    if ours in kwargs or ours in inspect.signature(call).bind_partial(self, *args).arguments:
+                        raise ValueError(f"{theirs} is called {ours} here, and both were given. Give {ours} alone.")
+                    kwargs[ours] = kwargs.pop(theirs)
+            return call(self, *args, **kwargs)
+
+        return renamed
+
+    return decorate
 
 
 class VAEPipeline(DiffusionPipeline):
@@ -56,6 +75,7 @@ class VAEPipeline(DiffusionPipeline):
         return self.vae.config.in_channels, side, side
 
     @torch.no_grad()
+    @also_called(batch_size="num_images", num_images_per_prompt="num_images")
     def __call__(
         self,
         num_images: int = 1,
