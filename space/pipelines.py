@@ -21,6 +21,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 NAMES = {"diffusion": "cifar10-class-conditional", "vae": "vae-mnist-z2", "denoiser": "denoiser-cifar10"}
 MAX_STEPS, MAX_GUIDANCE, MAX_SEED, MAX_SIGMA = 100, 15, 2**31 - 1, 55
+MAX_IMAGES = 8  # drawn at once
 MAX_SIDE = 1024  # of what is restored
 MAX_MEGAPIXELS = 50  # of what is opened at all
 PLANE_SIDE = 20
@@ -69,17 +70,23 @@ def number(what: str, value: object, low: int, high: int, whole: bool = False) -
 class Step:
     """One step of the reverse process: what the sampler held, x_t, and the image the network expected, x_0.
 
-    The steps count from 0; after the last, `index` equals `count` and `predicted` is the finished image.
+    The steps count from 0; after the last, `index` equals `count` and `predicted` is the finished image. `noisy` and
+    `predicted` are of the first image, `images` is what is expected of each.
     """
 
     index: int
     count: int
     noisy: Image.Image
     predicted: Image.Image
+    images: list[Image.Image]
 
 
-def draw(pipeline: DiffusionPipeline, name: str, steps: object, guidance: object, seed: object) -> Iterator[Step]:
-    """Draw one image of the class `name`, and yield every step as soon as it is taken; the last holds the image.
+def draw(
+    pipeline: DiffusionPipeline, name: str, steps: object, guidance: object, seed: object, count: object = 1
+) -> Iterator[Step]:
+    """Draw images of the class `name`, and yield every step as soon as it is taken; the last holds the images.
+
+    The k-th of them is what the seed `seed + k` gives alone.
 
     Raises:
         ValueError: there is no such class, or a number is out of its range.
@@ -89,6 +96,7 @@ def draw(pipeline: DiffusionPipeline, name: str, steps: object, guidance: object
     steps = number("Steps", steps, 1, MAX_STEPS, whole=True)
     guidance = number("Guidance", guidance, 0, MAX_GUIDANCE)
     seed = number("Seed", seed, 0, MAX_SEED, whole=True)
+    count = number("Images", count, 1, MAX_IMAGES, whole=True)
     # A scheduler counts its steps and remembers the last ones: each visitor gets their own. The network is shared.
     own = copy.copy(pipeline)
     own.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
@@ -97,21 +105,21 @@ def draw(pipeline: DiffusionPipeline, name: str, steps: object, guidance: object
 
     def tell(pipe: DiffusionPipeline, index: int, t: object, tensors: dict[str, torch.Tensor]) -> dict:
         pipe._interrupt = gone.is_set()
-        taken.put((index, tensors["noisy_images"][0], tensors["predicted_images"][0]))
+        taken.put((index, tensors["noisy_images"], tensors["predicted_images"]))
         return {}
 
     def work() -> None:
         try:
             result = own(
-                name,
+                [name] * count,
                 num_inference_steps=steps,
                 guidance_scale=guidance,
-                generator=torch.Generator().manual_seed(seed),
+                generator=[torch.Generator().manual_seed(seed + k) for k in range(count)],
                 output_type="pt",
                 callback_on_step_end=tell,
                 callback_on_step_end_tensor_inputs=["noisy_images", "predicted_images"],
             )
-            taken.put((steps, None, result.images[0] * 2 - 1))
+            taken.put((steps, None, result.images * 2 - 1))
         except Exception as error:
             taken.put(error)
 
@@ -124,8 +132,9 @@ def draw(pipeline: DiffusionPipeline, name: str, steps: object, guidance: object
             if isinstance(event, Exception):
                 raise event
             index, noisy, predicted = event
-            held = held if noisy is None else as_picture(noisy)
-            yield Step(index, steps, held, as_picture(predicted))
+            held = held if noisy is None else as_picture(noisy[0])
+            images = [as_picture(image) for image in predicted]
+            yield Step(index, steps, held, images[0], images)
     finally:
         gone.set()  # nobody is looking any more
 
@@ -220,7 +229,7 @@ def open_picture(path: str | None) -> Image.Image:
         ValueError: there is none, or it is too large.
     """
     if not path:
-        raise ValueError("Give a picture first: drop one on the left, or take one of the examples.")
+        raise ValueError("Give a picture first: drop one here, or take one of the examples.")
     try:
         with Image.open(path) as image:
             if image.width * image.height > MAX_MEGAPIXELS * 1e6:
