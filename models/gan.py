@@ -6,6 +6,7 @@ Self-contained: this file is saved beside the weights and is what ``from_pretrai
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +31,8 @@ class DenoisingUNet(ModelMixin, ConfigMixin):
             "sample", it is the clean image itself.
         bias: give the convolutions biases.
     """
+
+    _code = ("gan", Path(__file__).read_text(encoding="utf-8"))  # what it is saved with
 
     @register_to_config
     def __init__(

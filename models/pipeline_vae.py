@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import inspect
 import json
-import shutil
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,9 @@ class VAEPipeline(DiffusionPipeline):
         sigma: standard deviation of the Gaussian, unless the network learned it.
     """
 
+    # Kept from the moment of import: by the time a pipeline is saved, the module's file may be another's.
+    _code = ("pipeline_vae", Path(__file__).read_text(encoding="utf-8"))
+
     def __init__(self, vae: ModelMixin, likelihood: str = "bernoulli", sigma: float | None = None):
         super().__init__()
         self.register_modules(vae=vae)
@@ -68,9 +72,14 @@ class VAEPipeline(DiffusionPipeline):
             latents: z to decode instead, (B, latent_dim).
             output_type: "pil", "np" or "pt".
             return_dict: False returns ``(images,)``.
+
+        Raises:
+            ValueError: no image is asked for, another output type, or generators or latents that don't fit.
         """
+        check_output_type(output_type)
         if latents is None:
-            shape = (num_images, self.vae.config.latent_dim)
+            shape = (at_least_1("num_images", num_images), self.vae.config.latent_dim)
+            generator = check_generators(generator, shape[0])
             latents = randn_tensor(shape, generator=generator, device=self._execution_device, dtype=torch.float32)
         images = self.decode(latents, output_type)
         return VAEOutput(images, latents) if return_dict else (images,)
@@ -80,11 +89,11 @@ class VAEPipeline(DiffusionPipeline):
         """Mean and log-variance of q(z | x): (B, C, H, W) in [0, 1] -> (B, latent_dim) twice.
 
         Raises:
-            ValueError: the images have another shape than :attr:`image_shape`, or lie outside [0, 1].
+            ValueError: there are none, they have another shape than :attr:`image_shape`, are no floats, or lie outside
+                [0, 1].
         """
-        if tuple(images.shape[1:]) != self.image_shape:
-            raise ValueError(f"images must be (B, {', '.join(map(str, self.image_shape))}), not {tuple(images.shape)}.")
-        if images.min() < 0 or images.max() > 1:
+        check_floats("images", images, self.image_shape)
+        if not (images.min() >= 0 and images.max() <= 1):
             raise ValueError("images must lie in [0, 1].")
         x = (images * 2 - 1).to(self._execution_device, self.vae.dtype)
         posterior = self.vae.encode(x)
@@ -92,11 +101,13 @@ class VAEPipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor, output_type: str = "pt") -> object:
-        """Mean of p(x | z): (B, latent_dim) -> images in [0, 1], as `output_type` says."""
-        if output_type not in ("pil", "np", "pt"):
-            raise ValueError(f"output_type must be 'pil', 'np' or 'pt', not {output_type!r}.")
-        if latents.dim() != 2 or latents.shape[1] != self.vae.config.latent_dim:
-            raise ValueError(f"latents must be (B, {self.vae.config.latent_dim}), not {tuple(latents.shape)}.")
+        """Mean of p(x | z): (B, latent_dim) -> images in [0, 1], as `output_type` says.
+
+        Raises:
+            ValueError: the latents have another shape, or aren't finite floats.
+        """
+        check_output_type(output_type)
+        check_floats("latents", latents, (self.vae.config.latent_dim,))
         images = self.vae.decode(latents.to(self._execution_device, self.vae.dtype)).sigmoid().cpu()
         if output_type == "pt":
             return images
@@ -108,7 +119,14 @@ class VAEPipeline(DiffusionPipeline):
         return self.decode(self.encode(images)[0], output_type)
 
     def interpolate(self, first: torch.Tensor, last: torch.Tensor, num_steps: int = 8) -> torch.Tensor:
-        """Images along the straight line between two images' means: (C, H, W) twice -> (num_steps, C, H, W)."""
+        """Images along the straight line between two images' means: (C, H, W) twice -> (num_steps, C, H, W).
+
+        Raises:
+            ValueError: an image doesn't fit, see :meth:`encode`, or there are no steps.
+        """
+        num_steps = at_least_1("num_steps", num_steps)
+        for name, image in (("first", first), ("last", last)):
+            check_floats(name, image[None] if torch.is_tensor(image) else image, self.image_shape)
         ends = self.encode(torch.stack([first, last]))[0]
         weights = torch.linspace(0, 1, num_steps, device=ends.device)[:, None]
         return self.decode(ends[:1] * (1 - weights) + ends[1:] * weights)
@@ -130,19 +148,79 @@ class VAEPipeline(DiffusionPipeline):
         """
         hub = {k: kwargs.pop(k) for k in ("repo_id", "commit_message", "private", "create_pr", "token") if k in kwargs}
         super().save_pretrained(save_directory, safe_serialization=safe_serialization, variant=variant, **kwargs)
-        folder = Path(save_directory)
-        component = Path(inspect.getfile(type(self.vae)))
-        for source, target in (
-            (Path(inspect.getfile(type(self))), folder / "pipeline.py"),
-            (component, folder / "vae" / component.name),
-        ):
-            if source.resolve() != target.resolve():
-                shutil.copyfile(source, target)
+        folder, kind = Path(save_directory), type(self)
+        component = type(getattr(self.vae, "_orig_mod", self.vae))  # what torch.compile wraps
+        (name, code), (component_name, component_code) = source(kind), source(component)
+        (folder / "pipeline.py").write_text(alias(name, kind), encoding="utf-8")
+        (folder / f"{name}.py").write_text(code, encoding="utf-8")
+        (folder / "vae" / f"{component_name}.py").write_text(component_code, encoding="utf-8")
         index_path = folder / "model_index.json"
-        index = json.loads(index_path.read_text())
-        index["_class_name"] = ["pipeline", type(self).__name__]
-        index["vae"] = [component.stem, type(self.vae).__name__]
+        index = json.loads(index_path.read_text(encoding="utf-8"))
+        index["_class_name"] = [name, kind.__name__]
+        index["vae"] = [component_name, component.__name__]
         index.pop("_name_or_path", None)
-        index_path.write_text(json.dumps(index, indent=2) + "\n")
+        index_path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
         if push_to_hub:
             self.push_to_hub(hub.pop("repo_id", folder.name), variant=variant, **hub)
+
+
+def alias(name: str, kind: type) -> str:
+    """Text of the `pipeline.py` that diffusers' `custom_pipeline=folder` looks for.
+
+    Diffusers runs those of all folders in one module and wants one pipeline there, so what another left is dropped.
+    """
+    return (
+        "for key in [key for key, value in globals().items() if isinstance(value, type)]:\n"
+        "    del globals()[key]\n"
+        f"from .{name} import {kind.__name__}  # noqa: E402, F401\n"
+    )
+
+
+def source(kind: type) -> tuple[str, str]:
+    """Name and text of the module that a class is saved with: as it was when imported, where the class kept it."""
+    if "_code" in vars(kind):
+        return kind._code
+    path = Path(inspect.getfile(kind))
+    return path.stem, path.read_text(encoding="utf-8")
+
+
+def check_output_type(output_type: str) -> None:
+    """Raise a ValueError unless it is "pil", "np" or "pt"."""
+    if output_type not in ("pil", "np", "pt"):
+        raise ValueError(f"output_type must be 'pil', 'np' or 'pt', not {output_type!r}.")
+
+
+def at_least_1(name: str, value: object) -> int:
+    """`value` as an int of 1 or more; or a ValueError that names it."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1 or isinstance(value, bool):
+        raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}.")
+    return number
+
+
+def check_generators(generator: object, count: int) -> torch.Generator | list[torch.Generator] | None:
+    """One generator or None as it is, several as a list of `count`; or a ValueError."""
+    if generator is None or isinstance(generator, torch.Generator):
+        return generator
+    listed = list(generator) if isinstance(generator, Sequence) else [generator]
+    if not all(isinstance(each, torch.Generator) for each in listed):
+        raise ValueError(f"generator must be a torch.Generator, or a list with one per image, not {generator!r}.")
+    if len(listed) != count:
+        raise ValueError(f"{len(listed)} generators were given for {count} images.")
+    return listed
+
+
+def check_floats(name: str, batch: object, shape: tuple[int, ...]) -> None:
+    """Raise a ValueError unless `batch` is a tensor (B, *shape) of finite floats, B at least 1."""
+    if not torch.is_tensor(batch) or not batch.is_floating_point():
+        kind = batch.dtype if torch.is_tensor(batch) else type(batch).__name__
+        raise ValueError(
+            f"{name} must be a tensor of floats, not {kind}. Of 8-bit images it is `images.float() / 255`."
+        )
+    if tuple(batch.shape[1:]) != tuple(shape) or not len(batch):
+        raise ValueError(f"{name} must be (B, {', '.join(map(str, shape))}), not {tuple(batch.shape)}.")
+    if not batch.isfinite().all():
+        raise ValueError(f"{name} hold NaN or infinite values.")

@@ -15,8 +15,8 @@ import pytest
 import torch
 from stand_in_hub import StandInHub
 
-# diffusers copies the code of a local pipeline to one place, whatever pipeline it is; two workers (and what they start)
-# that load different ones at the same moment would run each other's. Set before diffusers is imported.
+# diffusers copies the code of a local pipeline to one place; two workers (and what they start) that load the same one
+# at the same moment may meet a file half written. Set before diffusers is imported.
 os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="modules_")
 atexit.register(shutil.rmtree, os.environ["HF_MODULES_CACHE"], ignore_errors=True)
 

@@ -116,7 +116,7 @@ def test_each_pipeline_is_loaded_by_its_id(hub, publish, elsewhere, pipelines):
     assert (folder / "restored.png").exists(), "what the denoiser's card does"
 
 
-CODE = {"diffusion": "pipeline.py", "vae": "vae/vae.py", "denoiser": "denoiser/gan.py"}
+CODE = {"diffusion": "pipeline_class_conditional.py", "vae": "vae/vae.py", "denoiser": "denoiser/gan.py"}
 
 
 def drawn_here(folder: Path) -> np.ndarray:

@@ -68,13 +68,51 @@ def test_classes_by_name_id_and_list(pipeline):
     assert torch.equal(by_name, by_id) and by_name.shape == (1, 3, 8, 8)
     assert torch.equal(draw(pipeline, ["cat", 1], [5, 1]), draw(pipeline, torch.tensor([0, 1]), [5, 1]))
     assert pipeline("cat", 2).class_ids == [0, 0]
+    for same in (
+        np.int64(1),
+        np.array(1),
+        torch.tensor(1),
+        [torch.tensor(1)],
+        np.array([1]),
+        (np.uint8(1),),
+        range(1, 2),
+    ):
+        assert pipeline.class_ids(same) == [1]
+    assert pipeline.class_ids(np.array(["frog", "cat"])) == [2, 0] and pipeline.class_ids([np.str_("ship"), None]) == [
+        1,
+        3,
+    ]
     assert not torch.equal(by_name, draw(pipeline, "frog", [1])), "the class must matter"
 
 
-@pytest.mark.parametrize("wrong", ["dog", 3, -1, True, ["cat", "dog"], 1.5])
+NO_CLASS = ["dog", 3, -1, True, ["cat", "dog"], 1.5, [1.5], [[0, 1]], object(), np.float32(1), np.bool_(True)]
+NO_CLASS += [np.int64(3), np.array([[0]]), torch.tensor([True]), torch.tensor(1.0)]
+
+
+@pytest.mark.parametrize("wrong", NO_CLASS)
 def test_unknown_class_lists_the_classes(pipeline, wrong):
-    with pytest.raises(ValueError, match=r"no class.*0 'cat', 1 'ship', 2 'frog'" if wrong != 1.5 else "."):
-        pipeline(wrong if wrong != 1.5 else [1.5])
+    with pytest.raises(ValueError, match=r"no class.*0 'cat', 1 'ship', 2 'frog'"):
+        pipeline(wrong)
+
+
+def test_the_words_of_diffusers(pipeline):
+    """DiT's class_labels, Stable Diffusion's prompt; or an error that names ours."""
+    expected = draw(pipeline, ["ship", "ship"], [1, 2])
+    for words in (
+        {"class_labels": "ship", "num_images_per_class": 2},
+        {"class_labels": torch.tensor([1, 1])},
+        {"prompt": ["ship"], "num_images_per_prompt": 2},
+        {"classes": 1, "num_images_per_label": 2},
+    ):
+        images = pipeline(**words, generator=seeded(1, 2), output_type="pt").images
+        assert torch.equal(images, expected)
+    with pytest.raises(ValueError, match=r"no class 'a ship'.*'ship'"):
+        pipeline(prompt="a ship")
+    for both in ({"class_labels": 1}, {"prompt": "cat"}):
+        with pytest.raises(ValueError, match="called classes here"):
+            pipeline("cat", **both)
+    with pytest.raises(ValueError, match="called num_images_per_class here"):
+        pipeline("cat", num_images_per_class=1, num_images_per_prompt=2)
 
 
 def test_no_class_in_particular(pipeline):
@@ -249,12 +287,71 @@ def test_given_latents(pipeline):
         ({"num_inference_steps": 0}, "at least 1"),
         ({"latents": torch.zeros(1, 3, 4, 4)}, r"shape \(1, 3, 8, 8\)"),
         ({"eta": 0.5}, "takes no eta"),
+        ({"generator": 0}, "torch.Generator"),
+        ({"generator": [0]}, "torch.Generator"),
+        ({"generator": []}, "0 generators"),
+        ({"num_images_per_class": 2.0}, "num_images_per_class must be a whole number"),
+        ({"num_images_per_class": -1}, "at least 1"),
+        ({"num_inference_steps": 2.5}, "num_inference_steps must be a whole number"),
+        ({"num_inference_steps": "2"}, "num_inference_steps must be a whole number"),
+        ({"num_inference_steps": 1001}, "at most 1000"),
+        *(({"guidance_scale": wrong}, "guidance_scale must be a finite") for wrong in (np.nan, -np.inf, "3", [1, 2])),
+        (
+            {"latents": torch.zeros(1, 3, 8, 8, dtype=torch.uint8)},
+            "latents must be a tensor of floats, not torch.uint8",
+        ),
+        ({"latents": np.zeros((1, 3, 8, 8))}, "latents must be a tensor of floats, not ndarray"),
+        ({"latents": torch.full((1, 3, 8, 8), torch.nan)}, "latents hold NaN"),
+        *(({"timesteps": wrong}, "timesteps must descend from at most 999") for wrong in ([], [1, 5], [5000], [5, -1])),
+        *(({"timesteps": wrong}, "timesteps must descend") for wrong in ([7, 7, 1], np.array([3, 9]), 1000)),
+        *(({"timesteps": wrong}, "timesteps must be integers") for wrong in ([900.5, 1], ["5"], [None])),
         ({"callback_on_step_end_tensor_inputs": ["prompt"]}, "latents"),
     ],
 )
 def test_bad_arguments(pipeline, kwargs, message):
     with pytest.raises(ValueError, match=message):
         pipeline("cat", **kwargs)
+
+
+@pytest.mark.parametrize("eta", [2, -1, np.nan, np.inf, "1", [0.5, 0.5]])
+def test_eta_lies_between_0_and_1(eta):
+    pipeline = make_pipeline()
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    with pytest.raises(ValueError, match="eta must"):
+        pipeline("cat", eta=eta)
+    with pytest.raises(ValueError, match="DDIMScheduler takes no timesteps"):
+        pipeline("cat", timesteps=[900, 1])
+
+
+def test_numbers_of_numpy_are_numbers(pipeline):
+    ours = draw(pipeline, "cat", [1, 2], num_images_per_class=2, guidance_scale=3.0, timesteps=[900, 400, 5])
+    for steps in (np.array([900, 400, 5]), torch.tensor([900, 400, 5]), (np.int32(900), 400, torch.tensor(5))):
+        how = {"num_images_per_class": np.int64(2), "guidance_scale": np.float32(3), "timesteps": steps}
+        assert torch.equal(draw(pipeline, "cat", [1, 2], **how), ours)
+
+
+GOOD = torch.full((2, 3, 8, 8), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (((GOOD * 255).byte(), 0.1), "images must be a tensor of floats, not torch.uint8"),
+        ((GOOD.numpy(), 0.1), "not ndarray"),
+        ((GOOD[0], 0.1), r"shape \(3, 3, 8, 8\), not \(3, 8, 8\)"),
+        ((GOOD[..., :4], 0.1), "shape"),
+        ((GOOD[:0], 0.1), "1 classes|0 classes"),
+        ((GOOD * torch.nan, 0.1), "images hold NaN"),
+        ((GOOD * 255, 0.1), "Divide"),
+        ((GOOD, np.nan), "sigma must be a finite"),
+        ((GOOD, -1), "sigma must be positive"),
+        ((GOOD, 0.1, ["cat", "cat", "cat"]), "3 classes were given for 2 images"),
+        ((GOOD, 0.1, None, 1.5), "num_inference_steps"),
+    ],
+)
+def test_what_cannot_be_restored_is_refused(pipeline, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pipeline.restore(*arguments)
 
 
 def test_names_must_match_the_network(pipeline):
@@ -297,8 +394,10 @@ def test_travels_and_is_saved_again_there(travelled):
         torch.testing.assert_close(torch.load(folder / f"{name}.pt"), expected)
     for name in ("original", "third"):
         index = json.loads((folder / name / "model_index.json").read_text())
-        assert index["_class_name"] == ["pipeline", "ClassConditionalPipeline"] and "_name_or_path" not in index
-        assert (folder / name / "pipeline.py").read_text() == (folder / "original" / "pipeline.py").read_text()
+        assert index["_class_name"] == ["pipeline_class_conditional", "ClassConditionalPipeline"]
+        assert "_name_or_path" not in index
+        for file in ("pipeline_class_conditional.py", "pipeline.py"):
+            assert (folder / name / file).read_text() == (folder / "original" / file).read_text()
 
 
 def test_loading_without_trust_is_refused(travelled):

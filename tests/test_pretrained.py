@@ -191,7 +191,8 @@ def test_judges_are_small():
 def test_carries_the_code_of_this_repository(folder):
     kinds = {"unet": "pipeline_class_conditional", "vae": "pipeline_vae", "denoiser": "pipeline_denoiser"}
     (name,) = (name for part, name in kinds.items() if (folder / part).exists())
-    assert (folder / "pipeline.py").read_text() == (ROOT / f"models/{name}.py").read_text()
+    assert (folder / f"{name}.py").read_text() == (ROOT / f"models/{name}.py").read_text()
+    assert (folder / "pipeline.py").read_text().count(f"from .{name} import ") == 1
     if folder in VAES:
         assert (folder / "vae/vae.py").read_text() == (ROOT / "models/vae.py").read_text()
     if folder in DENOISERS:
@@ -200,4 +201,4 @@ def test_carries_the_code_of_this_repository(folder):
         assert "_name_or_path" not in path.read_text(), "no folder of the machine it was made on"
     card = (folder / "README.md").read_text()
     assert "library_name: diffusers" in card and "images seen" in card
-    assert json.loads((folder / "model_index.json").read_text())["_class_name"][0] == "pipeline"
+    assert json.loads((folder / "model_index.json").read_text())["_class_name"][0] == name

@@ -34,7 +34,7 @@ def test_a_run_is_published_and_its_scores_later(hub, client, publish, tmp_path)
     assert done.returncode == 0 and f"Published: {hub.endpoint}/me/trained" in done.stdout, done.stderr
     repo, files = hub.repos["models", "me/trained"], hub.files("me/trained")
     records = {"training/config.yaml", "training/run.json", "training/log.jsonl"}
-    saved = {"model_index.json", "pipeline.py", "vae/config.json", "vae/vae.py"}
+    saved = {"model_index.json", "pipeline.py", "pipeline_vae.py", "vae/config.json", "vae/vae.py"}
     weights = "vae/diffusion_pytorch_model.safetensors"
     assert repo.private and files.keys() == {"README.md", "samples.png", weights} | records | saved
     run = tmp_path / "runs/trained"

@@ -182,8 +182,8 @@ def model_card(kind: str, name: str, facts: dict[str, Any], notes: str = "") -> 
 
 
 TRUST = """
-`trust_remote_code=True` lets the pipeline run the code that comes with its weights: `pipeline.py` and, where there is
-one, the network's own file. Read them first; pass `revision=` to stay with what you have read.
+`trust_remote_code=True` lets the pipeline run the code that comes with its weights: `pipeline_*.py` and, where there
+is one, the network's own file. Read them first; pass `revision=` to stay with what you have read.
 """
 
 

@@ -53,7 +53,7 @@ def save_parts(parts: Sequence[Any], folder: Path, card: str) -> None:
 def load_pipeline(folder: str, component: str | None = None, **kwargs: Any) -> DiffusionPipeline:
     """``DiffusionPipeline.from_pretrained`` for one of our folders or a Hub id.
 
-    The folder's ``pipeline.py`` is run, which diffusers wants to be told (``trust_remote_code=True``).
+    The folder's own code is run, which diffusers wants to be told (``trust_remote_code=True``).
 
     Args:
         folder: a local folder or a Hub id.

@@ -6,6 +6,7 @@ None where it is not one number, and returns the restored ones, in [0, 1].
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -86,8 +87,9 @@ def load_restorers(
     Args:
         models: "a=folder,b=folder", from the command line.
         diffusion_steps: of a diffusion pipeline, which is told sigma and no class: 1 gives the mean of the clean images
-            that fit, more a sample of them. Each number makes a restorer of its own.
-        seed: of the samples.
+            that fit, more where the scheduler it was saved with leads from there. Each number makes a restorer of its
+            own.
+        seed: of what the scheduler draws, if it draws.
 
     Returns:
         By name ("b, 25 steps" for diffusion): a restorer, and what its measurements are known by.
@@ -120,7 +122,7 @@ def reconstruction(pipe: DiffusionPipeline) -> Restore:
 
 
 def by_diffusion(pipe: DiffusionPipeline, num_inference_steps: int, seed: int) -> Restore:
-    """A diffusion pipeline as a restorer, from the step whose noise is the images'."""
+    """A diffusion pipeline as a restorer, from the step whose noise is the images', by its own scheduler."""
     pipe.set_progress_bar_config(disable=True)
 
     def reverse(noisy: list[torch.Tensor], sigma: float | None) -> list[torch.Tensor]:
@@ -128,6 +130,8 @@ def by_diffusion(pipe: DiffusionPipeline, num_inference_steps: int, seed: int) -
             raise UserError("A diffusion pipeline restores Gaussian noise of one known sigma, nothing else.")
         generator = torch.Generator().manual_seed(seed)
         how = {"num_inference_steps": num_inference_steps, "generator": generator, "output_type": "pt"}
+        if "scheduler" in inspect.signature(pipe.restore).parameters:  # folders with older code know no other
+            how["scheduler"] = pipe.scheduler
         return [image for some in torch.stack(noisy).split(100) for image in pipe.restore(some, sigma, **how).images]
 
     return reverse

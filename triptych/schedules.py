@@ -1,4 +1,4 @@
-"""The noise schedule, made so that every diffusers scheduler can take it over."""
+"""The noise schedule, made so that diffusers' samplers for variance-preserving diffusion can take it over."""
 
 from __future__ import annotations
 
@@ -7,31 +7,51 @@ from diffusers import DDPMScheduler, SchedulerMixin
 
 from triptych.config import ScheduleConfig, UserError
 
+# What the class-conditional pipeline takes: diffusers' other schedulers walk other noise levels, or other ways.
+FITTING = (
+    "DDPMScheduler",
+    "DDPMParallelScheduler",
+    "DDIMScheduler",
+    "DDIMParallelScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "DEISMultistepScheduler",
+    "UniPCMultistepScheduler",
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "PNDMScheduler",
+)
+
 
 def make_noise_scheduler(config: ScheduleConfig) -> DDPMScheduler:
     """A ``DDPMScheduler`` for `config`.
 
-    The sigmoid schedule is known to ``DDPMScheduler`` alone; its betas are written out
-    (``trained_betas``), so that DDIM, DPM-Solver, UniPC and the others can be put in its place from the
-    saved config. Steps are spaced "trailing", so that sampling starts at the last training step, where the
-    image is noise (Lin et al. 2024, section 3.3).
+    The sigmoid schedule and zero terminal SNR are not known to all of diffusers' samplers; their betas are written out
+    (``trained_betas``), so that each of `FITTING` can be put in its place from the saved config. Steps are spaced
+    "trailing", so that sampling starts at the last training step, where the image is noise (Lin et al. 2024, section
+    3.3).
     """
     settings = {
         "num_train_timesteps": config.num_train_timesteps,
         "beta_start": config.beta_start,
         "beta_end": config.beta_end,
         "prediction_type": config.prediction_type,
-        "rescale_betas_zero_snr": config.zero_terminal_snr,
         "timestep_spacing": "trailing",
     }
-    if config.beta_schedule == "sigmoid":
-        plain = DDPMScheduler(
-            num_train_timesteps=config.num_train_timesteps,
-            beta_start=config.beta_start,
-            beta_end=config.beta_end,
-            beta_schedule="sigmoid",
-        )
-        return DDPMScheduler(trained_betas=plain.betas.tolist(), **settings)
+    plain = DDPMScheduler(
+        num_train_timesteps=config.num_train_timesteps,
+        beta_start=config.beta_start,
+        beta_end=config.beta_end,
+        beta_schedule=config.beta_schedule,
+        rescale_betas_zero_snr=config.zero_terminal_snr,
+    )
+    if config.beta_schedule == "sigmoid" or config.zero_terminal_snr:
+        # Samplers divide by sqrt(alpha_bar), so it must not be 0: the last beta is held where squared cosine holds its.
+        return DDPMScheduler(trained_betas=plain.betas.clamp(max=0.999).tolist(), **settings)
     return DDPMScheduler(beta_schedule=config.beta_schedule, **settings)
 
 
@@ -39,13 +59,15 @@ def scheduler_class(name: str) -> type[SchedulerMixin]:
     """The diffusers scheduler called `name`, such as "DDIMScheduler" or just "DDIM".
 
     Raises:
-        UserError: diffusers has none of that name.
+        UserError: diffusers has none of that name, or it doesn't fit our networks.
     """
     for candidate in (name, f"{name}Scheduler"):
         found = getattr(diffusers, candidate, None)
         if isinstance(found, type) and issubclass(found, SchedulerMixin):
+            if candidate not in FITTING:
+                raise UserError(
+                    f"{candidate} does not fit our networks, whose noise levels it does not take over. Those that do: "
+                    f"{', '.join(FITTING)}."
+                )
             return found
-    raise UserError(
-        f"diffusers has no scheduler {name!r}. Some that fit: DDPMScheduler, DDIMScheduler, "
-        f"DPMSolverMultistepScheduler, UniPCMultistepScheduler, EulerDiscreteScheduler, HeunDiscreteScheduler."
-    )
+    raise UserError(f"diffusers has no scheduler {name!r}. Those that fit: {', '.join(FITTING)}.")

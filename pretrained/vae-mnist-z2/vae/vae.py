@@ -6,6 +6,7 @@ Self-contained: this file is saved beside the weights and is what ``from_pretrai
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -54,6 +55,8 @@ class VAE(ModelMixin, ConfigMixin):
     Raises:
         ValueError: a size the network can't take.
     """
+
+    _code = ("vae", Path(__file__).read_text(encoding="utf-8"))  # what it is saved with
 
     @register_to_config
     def __init__(
