@@ -139,7 +139,7 @@ compare, with the mouse, a finger or the arrow keys.
 """
 BEFOREHAND = f"""
 Of a picture larger than {pipelines.MAX_SIDE} x {pipelines.MAX_SIDE} pixels the middle is cleaned. Transparent parts are
-laid on white; of an animation the first frame is taken.
+laid on white, more than 8 bits become 8, and of an animation the first frame is taken.
 """
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
-from PIL import Image, ImageOps
+from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
 NAMES = {"diffusion": "cifar10-class-conditional", "vae": "vae-mnist-z2", "denoiser": "denoiser-cifar10"}
@@ -205,13 +205,12 @@ def clean(pipeline: DiffusionPipeline, path: str | None, sigma: object) -> Clean
         ValueError: there is no picture, it can't be read, is too large to open, or sigma is out of its range.
     """
     sigma = number("Noise to add", sigma, 0, MAX_SIGMA)
-    picture = open_picture(path)
-    size, picture = picture.size, crop_to(picture, MAX_SIDE)
+    opened, notes = open_picture(pipeline, path)
+    size, picture = opened.size, crop_to(opened, MAX_SIDE)
     original = np.asarray(picture)
     noise = np.random.default_rng(0).standard_normal(original.shape) * sigma
     before = (original + noise).round().clip(0, 255).astype(np.uint8)  # a picture file knows whole numbers, 0 to 255
     after = pipeline(Image.fromarray(before)).images[0].convert("RGB")
-    notes = []
     if picture.size != size:
         notes.append(
             f"Your picture has {size[0]} x {size[1]} pixels; this is its middle, {picture.width} x {picture.height}."
@@ -222,11 +221,11 @@ def clean(pipeline: DiffusionPipeline, path: str | None, sigma: object) -> Clean
     return Cleaned(Image.fromarray(before), after, " ".join(notes))
 
 
-def open_picture(path: str | None) -> Image.Image:
-    """The image in a file, in RGB, upright as the camera held it.
+def open_picture(pipeline: DiffusionPipeline, path: str | None) -> tuple[Image.Image, list[str]]:
+    """The image in a file as the pipeline sees it, in RGB, and what was done to it that a visitor should know.
 
     Raises:
-        ValueError: there is none, or it is too large.
+        ValueError: there is none, it is too large, or the pipeline can't read it.
     """
     if not path:
         raise ValueError("Give a picture first: drop one here, or take one of the examples.")
@@ -234,15 +233,20 @@ def open_picture(path: str | None) -> Image.Image:
         with Image.open(path) as image:
             if image.width * image.height > MAX_MEGAPIXELS * 1e6:
                 raise Image.DecompressionBombError
-            if image.mode.startswith(("I", "F")):
-                raise ValueError("This picture has more than 8 bits a channel. Save it with 8 and try again.")
-            return ImageOps.exif_transpose(image).convert("RGB")
+            done = {
+                "What was transparent is laid on white.": image.has_transparency_data,
+                "It has more than 8 bits a channel; this is it in 8.": image.mode[0] in "IF",
+                "It has several frames; this is the first.": getattr(image, "n_frames", 1) > 1,
+            }
+        (pixels,) = pipeline._as_tensors(path)  # (C, H, W) in [0, 1]
     except Image.DecompressionBombError:
         raise ValueError(
             f"This picture has more than {MAX_MEGAPIXELS} million pixels. Cut a piece out of it."
         ) from None
-    except (OSError, SyntaxError):
-        raise ValueError("This file can't be read as a picture. PNG, JPEG and WebP can.") from None
+    except Exception as error:  # a damaged file makes Pillow's plugins raise whatever they may
+        why = str(error).replace(str(path), Path(path).name)
+        raise ValueError(f"This file can't be read as a picture: {' '.join(why.split())[:300]}") from None
+    return as_picture(pixels * 2 - 1).convert("RGB"), [note for note, true in done.items() if true]
 
 
 def crop_to(picture: Image.Image, side: int) -> Image.Image:

@@ -174,6 +174,44 @@ def test_pictures_of_every_kind_are_taken(loaded, tmp_path):
     assert pipelines.clean(loaded["denoiser"], str(tmp_path / "dot.png"), 10).after.size == (1, 1)
 
 
+@pytest.mark.parametrize("size", [(12, 8), (1, 1), (700, 3)])
+def test_a_picture_is_what_its_file_says(loaded, tmp_path, size):
+    """16 bits, floats, transparency, a turned camera, frames: never white, black or another picture's colours."""
+    width, height = size
+    grey = np.random.default_rng(1).integers(0, 256, (height, width), dtype=np.uint8)
+    colour = np.random.default_rng(2).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    hidden = np.dstack([colour, np.full_like(grey, 255)])
+    hidden[0, 0] = (200, 10, 10, 0)  # a colour that nobody sees
+    on_white = colour.copy()
+    on_white[0, 0] = 255
+    exif = Image.Exif()
+    exif[274] = 6
+    first, second = Image.fromarray(colour), Image.fromarray(255 - colour)
+    files = {
+        "deep.png": (Image.fromarray(grey.astype(np.uint16) * 257), {}, grey, "more than 8 bits"),
+        "deep.tif": (Image.fromarray(grey.astype(np.uint16) * 257), {}, grey, "more than 8 bits"),
+        "floats.tif": (Image.fromarray(grey.astype(np.float32) / 255), {}, grey, "more than 8 bits"),
+        "clear.png": (Image.fromarray(hidden), {}, on_white, "laid on white"),
+        "clear.webp": (Image.fromarray(hidden), {"lossless": True}, on_white, "laid on white"),
+        "moving.png": (first, {"save_all": True, "append_images": [second]}, colour, "the first"),
+        "turned.png": (first, {"exif": exif}, np.rot90(colour, -1), ""),
+        "print.tif": (
+            Image.merge("CMYK", [*Image.fromarray(255 - colour).split(), Image.new("L", size)]),
+            {},
+            colour,
+            "",
+        ),
+        "plain.bmp": (first, {}, colour, ""),
+    }
+    for name, (image, options, right, note) in files.items():
+        image.save(tmp_path / name, **options)
+        done = pipelines.clean(loaded["denoiser"], str(tmp_path / name), 0)
+        right = right if right.ndim == 3 else np.repeat(right[..., None], 3, axis=2)
+        assert np.abs(pixels(done.before).astype(int) - right).max() <= 1, name
+        assert done.after.size == done.before.size and note in done.note, name
+        assert note or not done.note, name
+
+
 def test_of_a_large_picture_the_middle_is_taken(loaded, tmp_path, monkeypatch):
     monkeypatch.setattr(pipelines, "MAX_SIDE", 64)
     large = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 200, 3), dtype=np.uint8))
@@ -198,8 +236,9 @@ def bad_picture(kind: str, folder: Path) -> str | None:
         path.write_text('<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"></svg>')
     elif kind == "torn":
         path.write_bytes(PHOTO.read_bytes()[:9000])
-    elif kind == "deep":
-        Image.fromarray(np.full((9, 9), 40_000, np.uint16)).save(path)
+    elif kind == "measured":  # floats of no known white
+        path = path.with_suffix(".tif")
+        Image.fromarray(np.linspace(-3, 900, 81, dtype=np.float32).reshape(9, 9)).save(path)
     elif kind == "empty":
         path.touch()
     return str(path)
@@ -216,7 +255,7 @@ def bad_picture(kind: str, folder: Path) -> str | None:
         ("torn", "can't be read as a picture"),
         ("huge", "more than 50 million pixels"),
         ("monstrous", "more than 50 million pixels"),
-        ("deep", "more than 8 bits a channel"),
+        ("measured", "can't be read as a picture: measured.tif .* floats from -3 to 900"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -571,6 +610,113 @@ def test_a_slip_is_answered_in_words(page, tmp_path):
     assert page.locator("#cleaned img").first.is_visible()
     assert page.locator("#cleaned").get_attribute("aria-busy") == "true", "it is marked as another picture's"
     assert "Traceback" not in page.content()
+
+
+CONTRASTS = r"""() => {
+  const parse = text => {
+    const numbers = text.match(/[\d.]+/g).map(Number);
+    const scale = text.startsWith("color(srgb") ? 255 : 1;
+    return [...numbers.slice(0, 3).map(value => value * scale), numbers[3] ?? 1];
+  };
+  const over = (top, below) => [0, 1, 2].map(k => top[k] * top[3] + below[k] * (1 - top[3])).concat(1);
+  const linear = value => value <= 0.03928 * 255 ? value / 255 / 12.92 : ((value / 255 + 0.055) / 1.055) ** 2.4;
+  const luminance = colour => 0.2126 * linear(colour[0]) + 0.7152 * linear(colour[1]) + 0.0722 * linear(colour[2]);
+  const ratio = (one, other) => {
+    const [bright, dark] = [luminance(one), luminance(other)].sort((x, y) => y - x);
+    return (bright + 0.05) / (dark + 0.05);
+  };
+  const behind = element => {
+    const layers = [];
+    for (; element; element = element.parentElement) layers.push(parse(getComputedStyle(element).backgroundColor));
+    return layers.reverse().reduce((below, layer) => over(layer, below), [255, 255, 255, 1]);
+  };
+  const poor = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const element = walker.currentNode.parentElement, text = walker.currentNode.textContent.trim();
+    if (!text || ["STYLE", "SCRIPT"].includes(element.tagName) || !element.getBoundingClientRect().width ||
+        !element.checkVisibility({opacityProperty: true, visibilityProperty: true})) continue;
+    let [...colour] = parse(getComputedStyle(element).color);
+    for (let at = element; at; at = at.parentElement) colour[3] *= Number(getComputedStyle(at).opacity);
+    const found = ratio(over(colour, behind(element)), behind(element));
+    if (found < 4.5) poor.push([text, found]);
+  }
+  return poor;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [(390, 844), (1440, 900)], ids=["phone", "desktop"])
+def test_everybody_can_use_it(browser, server, size, scheme, tmp_path):
+    """The result in sight, without scrolling aside; words that can be read; pictures that are told; names for all."""
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    page.goto(server.url)
+    page.get_by_text("horse, finished").wait_for()
+    for tab, result in (("Draw", "#drawn .save"), ("Walk", "#walked figcaption"), ("Clean", "#cleaned .save")):
+        page.get_by_role("tab", name=tab).click()
+        page.locator(result).wait_for()
+        page.wait_for_timeout(500)  # the tab's colours fade
+        box = page.locator(result).bounding_box()
+        assert box["y"] + box["height"] <= size[1], "the result is above the fold"
+        first = page.locator("input[type=range]:visible, input[type=radio]:visible").last.bounding_box()
+        assert size[0] > 600 or first["y"] > box["y"], "and above what it is asked with"
+        assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+        assert page.evaluate(CONTRASTS) == [], f"{tab}, {scheme}"
+        untold = page.evaluate("[...document.images].filter(image => image.checkVisibility() && !image.alt).length")
+        assert untold == 0
+        unnamed = page.evaluate(
+            """[...document.querySelectorAll('button, input, a')].filter(e => e.checkVisibility() && !(
+              e.getAttribute('aria-label') || e.innerText || e.labels?.length || e.title)).map(e => e.outerHTML)"""
+        )
+        assert unnamed == []
+        shot(page, tmp_path, f"{tab}-{size[0]}-{scheme}")
+    context.close()
+
+
+@pytest.mark.parametrize("page", ["desktop"], indirect=True)
+def test_the_keyboard_alone_suffices(page, tmp_path):
+    def tab_to(name: str, key: str = "Tab") -> None:
+        for _ in range(60):
+            page.keyboard.press(key)
+            label = page.evaluate(
+                """(e => e.getAttribute('aria-label') || e.innerText || e.labels?.[0]?.innerText || '')
+                   (document.activeElement)"""
+            )
+            if name in label:
+                outline = page.evaluate(
+                    """(e => [e, e.closest('label'), e.parentElement].filter(x => x).map(x => getComputedStyle(x))
+                        .some(style => style.outlineStyle == 'solid' && parseFloat(style.outlineWidth) >= 2))
+                       (document.activeElement)"""
+                )
+                assert outline, f"one sees that {name} is next"
+                return
+        pytest.fail(f"the keyboard does not reach {name}")
+
+    tab_to("horse")
+    page.keyboard.press("ArrowRight")
+    page.get_by_text("ship, finished").wait_for()
+    tab_to("Another one")
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('#drawn').ariaBusy == 'true'")
+    page.locator("#drawn[aria-busy=false]").wait_for()
+    tab_to("Save as PNG", "Shift+Tab")
+    with page.expect_download() as download:
+        page.keyboard.press("Enter")
+    assert Image.open(download.value.path()).size == (32, 32)
+    tab_to("Draw: diffusion", "Shift+Tab")
+    tab_to("Clean: GAN")
+    page.keyboard.press("Enter")
+    tab_to("Line between")
+    page.keyboard.press("ArrowLeft")
+    assert "49%" in page.locator("#cleaned img.after").evaluate("i => getComputedStyle(i).clipPath")
+    tab_to("coffee")
+    page.keyboard.press("Enter")
+    page.locator("#cleaned b", has_text="coffee").wait_for()
+    tab_to("range slider for Noise")
+    page.keyboard.press("Home")
+    page.wait_for_function("!document.querySelector('#cleaned .heading').innerText.includes('PSNR')")
 
 
 # ---- whoever chooses anew while an answer is on its way ------------------------------------------------------------
