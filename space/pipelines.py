@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
-from PIL import Image, ImageOps
+from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
 NAMES = {"diffusion": "cifar10-class-conditional", "vae": "vae-mnist-z2", "denoiser": "denoiser-cifar10"}
 MAX_STEPS, MAX_GUIDANCE, MAX_SEED, MAX_SIGMA = 100, 15, 2**31 - 1, 55
+MAX_IMAGES = 8  # drawn at once
 MAX_SIDE = 1024  # of what is restored
 MAX_MEGAPIXELS = 50  # of what is opened at all
 PLANE_SIDE = 20
@@ -69,17 +70,23 @@ def number(what: str, value: object, low: int, high: int, whole: bool = False) -
 class Step:
     """One step of the reverse process: what the sampler held, x_t, and the image the network expected, x_0.
 
-    The steps count from 0; after the last, `index` equals `count` and `predicted` is the finished image.
+    The steps count from 0; after the last, `index` equals `count` and `predicted` is the finished image. `noisy` and
+    `predicted` are of the first image, `images` is what is expected of each.
     """
 
     index: int
     count: int
     noisy: Image.Image
     predicted: Image.Image
+    images: list[Image.Image]
 
 
-def draw(pipeline: DiffusionPipeline, name: str, steps: object, guidance: object, seed: object) -> Iterator[Step]:
-    """Draw one image of the class `name`, and yield every step as soon as it is taken; the last holds the image.
+def draw(
+    pipeline: DiffusionPipeline, name: str, steps: object, guidance: object, seed: object, count: object = 1
+) -> Iterator[Step]:
+    """Draw images of the class `name`, and yield every step as soon as it is taken; the last holds the images.
+
+    The k-th of them is what the seed `seed + k` gives alone.
 
     Raises:
         ValueError: there is no such class, or a number is out of its range.
@@ -89,6 +96,7 @@ def draw(pipeline: DiffusionPipeline, name: str, steps: object, guidance: object
     steps = number("Steps", steps, 1, MAX_STEPS, whole=True)
     guidance = number("Guidance", guidance, 0, MAX_GUIDANCE)
     seed = number("Seed", seed, 0, MAX_SEED, whole=True)
+    count = number("Images", count, 1, MAX_IMAGES, whole=True)
     # A scheduler counts its steps and remembers the last ones: each visitor gets their own. The network is shared.
     own = copy.copy(pipeline)
     own.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
@@ -97,21 +105,21 @@ def draw(pipeline: DiffusionPipeline, name: str, steps: object, guidance: object
 
     def tell(pipe: DiffusionPipeline, index: int, t: object, tensors: dict[str, torch.Tensor]) -> dict:
         pipe._interrupt = gone.is_set()
-        taken.put((index, tensors["noisy_images"][0], tensors["predicted_images"][0]))
+        taken.put((index, tensors["noisy_images"], tensors["predicted_images"]))
         return {}
 
     def work() -> None:
         try:
             result = own(
-                name,
+                [name] * count,
                 num_inference_steps=steps,
                 guidance_scale=guidance,
-                generator=torch.Generator().manual_seed(seed),
+                generator=[torch.Generator().manual_seed(seed + k) for k in range(count)],
                 output_type="pt",
                 callback_on_step_end=tell,
                 callback_on_step_end_tensor_inputs=["noisy_images", "predicted_images"],
             )
-            taken.put((steps, None, result.images[0] * 2 - 1))
+            taken.put((steps, None, result.images * 2 - 1))
         except Exception as error:
             taken.put(error)
 
@@ -124,8 +132,9 @@ def draw(pipeline: DiffusionPipeline, name: str, steps: object, guidance: object
             if isinstance(event, Exception):
                 raise event
             index, noisy, predicted = event
-            held = held if noisy is None else as_picture(noisy)
-            yield Step(index, steps, held, as_picture(predicted))
+            held = held if noisy is None else as_picture(noisy[0])
+            images = [as_picture(image) for image in predicted]
+            yield Step(index, steps, held, images[0], images)
     finally:
         gone.set()  # nobody is looking any more
 
@@ -196,13 +205,12 @@ def clean(pipeline: DiffusionPipeline, path: str | None, sigma: object) -> Clean
         ValueError: there is no picture, it can't be read, is too large to open, or sigma is out of its range.
     """
     sigma = number("Noise to add", sigma, 0, MAX_SIGMA)
-    picture = open_picture(path)
-    size, picture = picture.size, crop_to(picture, MAX_SIDE)
+    opened, notes = open_picture(pipeline, path)
+    size, picture = opened.size, crop_to(opened, MAX_SIDE)
     original = np.asarray(picture)
     noise = np.random.default_rng(0).standard_normal(original.shape) * sigma
     before = (original + noise).round().clip(0, 255).astype(np.uint8)  # a picture file knows whole numbers, 0 to 255
     after = pipeline(Image.fromarray(before)).images[0].convert("RGB")
-    notes = []
     if picture.size != size:
         notes.append(
             f"Your picture has {size[0]} x {size[1]} pixels; this is its middle, {picture.width} x {picture.height}."
@@ -213,27 +221,32 @@ def clean(pipeline: DiffusionPipeline, path: str | None, sigma: object) -> Clean
     return Cleaned(Image.fromarray(before), after, " ".join(notes))
 
 
-def open_picture(path: str | None) -> Image.Image:
-    """The image in a file, in RGB, upright as the camera held it.
+def open_picture(pipeline: DiffusionPipeline, path: str | None) -> tuple[Image.Image, list[str]]:
+    """The image in a file as the pipeline sees it, in RGB, and what was done to it that a visitor should know.
 
     Raises:
-        ValueError: there is none, or it is too large.
+        ValueError: there is none, it is too large, or the pipeline can't read it.
     """
     if not path:
-        raise ValueError("Give a picture first: drop one on the left, or take one of the examples.")
+        raise ValueError("Give a picture first: drop one here, or take one of the examples.")
     try:
         with Image.open(path) as image:
             if image.width * image.height > MAX_MEGAPIXELS * 1e6:
                 raise Image.DecompressionBombError
-            if image.mode.startswith(("I", "F")):
-                raise ValueError("This picture has more than 8 bits a channel. Save it with 8 and try again.")
-            return ImageOps.exif_transpose(image).convert("RGB")
+            done = {
+                "What was transparent is laid on white.": image.has_transparency_data,
+                "It has more than 8 bits a channel; this is it in 8.": image.mode[0] in "IF",
+                "It has several frames; this is the first.": getattr(image, "n_frames", 1) > 1,
+            }
+        (pixels,) = pipeline._as_tensors(path)  # (C, H, W) in [0, 1]
     except Image.DecompressionBombError:
         raise ValueError(
             f"This picture has more than {MAX_MEGAPIXELS} million pixels. Cut a piece out of it."
         ) from None
-    except (OSError, SyntaxError):
-        raise ValueError("This file can't be read as a picture. PNG, JPEG and WebP can.") from None
+    except Exception as error:  # a damaged file makes Pillow's plugins raise whatever they may
+        why = str(error).replace(str(path), Path(path).name)
+        raise ValueError(f"This file can't be read as a picture: {' '.join(why.split())[:300]}") from None
+    return as_picture(pixels * 2 - 1).convert("RGB"), [note for note, true in done.items() if true]
 
 
 def crop_to(picture: Image.Image, side: int) -> Image.Image:
