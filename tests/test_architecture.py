@@ -33,7 +33,8 @@ def test_import_contracts():
 
 @pytest.mark.parametrize("path", sorted((ROOT / "models").glob("*.py")), ids=lambda p: p.name)
 def test_model_files_need_torch_and_diffusers_only(path):
-    assert imports(path) - sys.stdlib_module_names <= {"torch", "diffusers"}
+    """And what diffusers cannot be installed without: Pillow and NumPy."""
+    assert imports(path) - sys.stdlib_module_names <= {"torch", "diffusers", "PIL", "numpy"}
 
 
 def test_nothing_parses_arguments_by_hand_and_no_script_imports_a_script():
