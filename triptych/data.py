@@ -170,8 +170,7 @@ def open_records(
     except MissingSplit as error:
         raise UserError(
             f"{split_setting} {config.split!r} does not exist in {config.path!r}: it has "
-            f"{error.args[0]}{error.args[1]}. Set "
-            f"{split_setting} to one of them."
+            f"{error.args[0]}{error.args[1]}. Set {split_setting} to one of them."
         ) from None
     if len(rows) == 0:
         passed = f" Passed over: {passed_over}." if passed_over else ""
