@@ -16,11 +16,12 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
+from models import pipeline_denoiser
 from models.gan import DenoisingUNet
 from models.pipeline_denoiser import DenoiserPipeline
 from triptych.config import DataConfig, UserError
 from triptych.data import ImageSet, load_images
-from triptych.decoding import SUFFIXES, DecodingError, Header, decode, read_header, resize, to_channels
+from triptych.decoding import FORMATS, SUFFIXES, DecodingError, Header, decode, read_header, resize, to_channels
 
 GREY = np.array([[80, 126], [43, 255]], np.uint8)  # what it must look like, whatever it is stored as
 
@@ -360,3 +361,18 @@ def test_every_container_gives_the_same_images(tmp_path, turn):
             assert not different, (kind, limit, different)
             if kind != "webdataset":
                 assert images.class_names == class_names
+
+
+def test_the_pipelines_own_opener_is_the_same(tmp_path):
+    """``models/`` travels alone and so opens images itself: by the same list of formats, to the same pixels."""
+    assert set(pipeline_denoiser.SUFFIXES) == set(SUFFIXES) and set(pipeline_denoiser.FORMATS) == set(FORMATS)
+    rng = np.random.default_rng(FUZZ_SEED)
+    contents = [content for _, content, _ in (random_image(rng) for _ in range(60))]
+    for content in (*contents, *DEEP.values(), *TRANSPARENT.values()):
+        (tmp_path / "image").write_bytes(content)
+        ours = np.asarray(pipeline_denoiser.open_image(tmp_path / "image"))
+        assert np.array_equal(ours.reshape(*ours.shape[:2], -1), decode(content))
+    for content, _ in REFUSED.values():
+        (tmp_path / "image").write_bytes(content)
+        with pytest.raises(ValueError, match="cannot be read as an image"):
+            pipeline_denoiser.open_image(tmp_path / "image")
