@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import get_type_hints
 
 import jsonargparse
+import numpy as np
 import pytest
 import torch
 import yaml
-from build_report import REPORT, main, pictures
+from build_report import REPORT, cut_pictures, links, main, pictures
 from collect_records import main as collect_records
 from conftest import ROOT
 from diffusers import DDIMScheduler, DDPMScheduler
+from PIL import Image
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 
 from triptych.config import UserError
@@ -51,6 +53,7 @@ RESULTS = {  # what the chapter on the implementations must show, by file: secti
     "results": ["results-lab"],
     "results-vae": [
         "results-vae",
+        "tab-vae-layers",
         "tab-results-elbo",
         "tab-results-vae",
         "fig-results-latent",
@@ -61,13 +64,19 @@ RESULTS = {  # what the chapter on the implementations must show, by file: secti
     ],
     "results-gan": [
         "results-gan",
+        "tab-gan-layers",
+        "fig-results-game",  # loss curves
         "tab-results-denoising",
         "fig-results-tradeoff",
         "fig-results-levels",
         "tab-results-sweep",
+        "tab-results-seeds",
+        "tab-results-digits",
     ],
     "results-diffusion": [
         "results-diffusion",
+        "tab-unet-layers",
+        "fig-results-loss",
         "tab-results-back",  # forward and reverse process
         "fig-results-back",
         "fig-results-classes",  # per class
@@ -75,6 +84,7 @@ RESULTS = {  # what the chapter on the implementations must show, by file: secti
         "tab-results-scores",
         "fig-results-samples",
         "results-parameters",
+        "fig-results-reconstruction",
         "tab-results-steps",
         "fig-results-steps",
         "tab-results-guidance",
@@ -89,6 +99,7 @@ RESULTS = {  # what the chapter on the implementations must show, by file: secti
     ],
 }
 RECORDS = ROOT / "records"
+SHEETS, PLOTS = (json.loads((REPORT / f"{name}.json").read_text()) for name in ("sheets", "plots"))
 HAS_TYPST = importlib.util.find_spec("typst") is not None
 needs_typst = pytest.mark.skipif(not HAS_TYPST, reason="typst isn't installed: pip install -e '.[report]'")
 
@@ -99,6 +110,13 @@ def read(language: str, chapter: str) -> str:
 
 def everything(language: str) -> str:
     return "\n".join(path.read_text("utf-8") for path in sorted((REPORT / language).glob("*.typ")))
+
+
+def prose(text: str) -> str:
+    """Without what is drawn or computed: the bodies of figures, imports, tables of words."""
+    text = re.sub(r"#figure\(.*?caption:", "", text, flags=re.DOTALL)
+    text = re.sub(r"^#let [\w-]+ = \(.*?^\)", "", text, flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"^\s*#import.*$|^#let .*$", "", text, flags=re.MULTILINE)
 
 
 def answer(language: str, question: str) -> str:
@@ -170,9 +188,39 @@ def test_every_reference_has_its_target(language):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_picture_exists(language):
-    shown = [path for source in (REPORT / language).glob("*.typ") for path in pictures(source)]
-    assert len(shown) >= 8
+    shown = [path for source in (REPORT / language).glob("*.typ") for path in pictures(source)] + cut_pictures()
+    assert len(shown) >= 15
     assert [path for path in shown if not path.is_file()] == []
+
+
+@pytest.mark.parametrize("sheet", SHEETS)
+def test_the_images_of_a_sheet_are_where_the_report_cuts_them_out(sheet):
+    """A sheet that was drawn anew with other measures is noticed: its gaps are white, its images are not."""
+    measures = SHEETS[sheet]
+    picture = Image.open(ROOT / sheet).convert("L")
+    assert list(picture.size) == measures["size"]
+    grey = np.asarray(picture)
+    left, top, side = measures["left"], measures["top"], measures["side"]
+    for row in range(int((grey.shape[0] - top) // measures["down"])):
+        for column in range(int((grey.shape[1] - left) // measures["across"])):
+            x, y = round(left + column * measures["across"]), round(top + row * measures["down"])
+            assert (grey[y + 2 : y + side - 2, x - 2] > 240).all() and (grey[y - 2, x + 2 : x + side - 2] > 240).all()
+            assert (grey[y + 2 : y + side - 2, x + 2 : x + side - 2] < 240).mean() > 0.1
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+def test_the_frame_of_a_plot_is_where_the_report_cuts_it_out(plot):
+    measures = PLOTS[plot]
+    picture = Image.open(ROOT / measures["path"]).convert("L")
+    assert list(picture.size) == measures["size"]
+    grey = np.asarray(picture)
+    left, top, right, bottom = measures["box"]
+    if measures["x"] or "latent" in plot:  # the frame's lines, just outside
+        assert (grey[top:bottom, left - 2] < 150).all() and (grey[bottom, left:right] < 150).all()
+    for _, x in measures["x"]:
+        assert grey[bottom + 4, x] < 150
+    for _, y in measures["y"]:
+        assert grey[y, left - 5] < 150
 
 
 def test_persian_text_has_persian_digits_and_letters():
@@ -180,13 +228,13 @@ def test_persian_text_has_persian_digits_and_letters():
     for path in (REPORT / "fa").glob("*.typ"):
         text = path.read_text("utf-8")
         assert not set("يك٠١٢٣") & set(text), path.name
-        prose = re.sub(
-            r"\$[^$]*\$|`[^`]*`|<[^>\n]*>|@[\w-]+|\"[^\"]*\"|^\s*#import.*$|^\s*columns.*$|level: 1",
+        words = re.sub(
+            r"\$[^$]*\$|`[^`]*`|<[^>\n]*>|@[\w-]+|\"[^\"]*\"|^\s*columns.*$|level: 1|(?:range|tick)\([^)]*\)|at\(\d\)",
             " ",
-            text,
+            prose(text),
             flags=re.MULTILINE,
         )
-        for word in re.findall(r"(?<![\w.-])[0-9][\w.%]*", prose):
+        for word in re.findall(r"(?<![\w.-])[0-9][\w.%]*", words):
             assert re.fullmatch(r"[0-9]+(pt|%)|2M", word), f"{path.name}: {word}"
 
 
@@ -557,6 +605,18 @@ def written(value: float, digits: int) -> str:
     return f"{rounded:,}".replace("-", "\N{MINUS SIGN}")
 
 
+def spread(value: float, half: float, digits: int) -> list[str]:
+    """Value and deviation, with as many more digits as the deviation needs to be no zero."""
+    while half > 0 and float(written(half, digits)) == 0:
+        digits += 1
+    return [written(value, digits), written(half, digits)]
+
+
+def with_interval(row: dict, key: str, digits: int) -> list[str]:
+    half = row.get(f"{key}_interval")
+    return [written(row[key], digits)] if half is None else spread(row[key], half, digits)
+
+
 def expected_numbers() -> list[str]:
     """What the tables must say, computed here from the records, independently of the typesetting."""
     found = []
@@ -572,23 +632,26 @@ def expected_numbers() -> list[str]:
     for seeds in record("vae_comparison/comparison.json").values():
         for key, digits in columns.items():
             values = [row[key] for row in seeds]
-            found += [written(statistics.mean(values), digits), written(statistics.stdev(values), digits)]
+            found += spread(statistics.mean(values), statistics.stdev(values), digits)
         found.append(written(100 * statistics.mean(row["knn_accuracy"] for row in seeds), 1))
     listed = json.loads((RECORDS / "studies.json").read_text())
-    for study in sorted({"denoising", "gan_sweep"} & set(listed)):
+    for study in sorted({"denoising", "gan_sweep", "three_families", "denoising_mnist"} & set(listed)):
         measured = newest(f"{study}/rows.jsonl", "level", "method")
         levels = sorted({row["level"] for row in measured}, key=lambda level: float(level.split()[-1]))
         for row in measured:
-            if row["level"] == levels[(len(levels) - 1) // 2] and (study, row["method"]) != ("gan_sweep", "noisy"):
-                found += [written(row["psnr"], 2), written(row["psnr_interval"], 2), written(row["ssim"], 3)]
-                found += [written(row["perceptual_distance"], 4), written(row["frechet_distance"], 3)]
-    if "three_families" in listed:
-        measured = newest("three_families/rows.jsonl", "level", "method")
-        best = max((row for row in measured if "25 steps" in row["method"]), key=lambda row: float(row["level"][6:]))
-        found += [written(best["psnr"], 2), written(best["frechet_distance"], 3)]
+            whole = study != "denoising" or row["level"] == levels[(len(levels) - 1) // 2]
+            if whole and (row["method"] != "noisy" or study in ("denoising", "denoising_mnist")):
+                found += [*with_interval(row, "psnr", 2), written(row["frechet_distance"], 3)]
+                if study != "denoising_mnist":
+                    found += with_interval(row, "perceptual_distance", 3)
+    if "gan_seeds" in listed:
+        measured = [row for row in newest("gan_seeds/rows.jsonl", "level", "method") if "seed" in row["method"]]
+        for level in {row["level"] for row in measured}:
+            of_seeds = [row["frechet_distance"] for row in measured if row["level"] == level]
+            found += spread(statistics.mean(of_seeds), statistics.stdev(of_seeds), 3)
     if "scores" in listed:
         scores = record("scores/scores.json")
-        found += [written(scores["frechet_distance"], 3), written(scores["floor"]["frechet_distance"], 3)]
+        found += with_interval(scores, "frechet_distance", 3) + with_interval(scores["floor"], "frechet_distance", 3)
     else:
         settings = {"scheduler": "DPMSolverMultistep", "num_inference_steps": 25, "guidance_scale": 3.0}
         scores = [row for row in rows("sampling/rows.jsonl") if settings.items() <= row.items()][-1]
@@ -598,16 +661,18 @@ def expected_numbers() -> list[str]:
         found.append(written(100 * record("classifier_cifar10/scores.json")["per_class"][name]["accuracy"], 1))
     if "reconstruction" in listed:
         for row in newest("reconstruction/rows.jsonl", "t"):
-            found += [written(row["t"], 0), written(row["psnr"], 2), written(100 * row["kept"], 1)]
+            found += [written(row["t"], 0), *with_interval(row, "psnr", 2)]
+            found += spread(100 * row["kept"], 100 * row["kept_interval"], 1)
+            found += [written(100 * of_class["kept"], 0) for of_class in row["per_class"].values()]
     sampled = newest("sampling/rows.jsonl", "scheduler", "num_inference_steps", "guidance_scale")
     # Steps are compared at the guidance, guidance by the sampler and steps, of which most was measured.
     at_a_guidance = largest(sampled, "guidance_scale")
     by_a_sampler = largest(sampled, "scheduler", "num_inference_steps")
     tables = [at_a_guidance] if len({row["num_inference_steps"] for row in at_a_guidance}) > 1 else []
     tables += [by_a_sampler] if len(by_a_sampler) > 1 else []
-    found += [written(row["frechet_distance"], 3) for table in tables for row in table]
+    found += [number for table in tables for row in table for number in with_interval(row, "frechet_distance", 2)]
     for path in sorted(RECORDS.glob("noise_study/*/scores.json")):
-        found.append(written(json.loads(path.read_text())["frechet_distance"], 3))
+        found += with_interval(json.loads(path.read_text()), "frechet_distance", 2)
     for run in ("vae_comparison/z16_seed0", "regression_cifar10", "gan_cifar10", "diffusion_cifar10_cpu"):
         config = record(f"{run}/config.yaml")
         found.append(written(config["num_updates"] * config["batch_size"], 0))
@@ -634,9 +699,9 @@ def test_numbers_reach_the_page(shown, tmp_path):
     from pypdf import PdfReader
 
     main("Name", "1", tmp_path)
-    pages = [page.extract_text() for page in PdfReader(tmp_path / "HW3-Name-1-en.pdf").pages[15:]]
-    (first,) = (i for i, text in enumerate(pages) if text.lstrip().startswith("4 The implementations"))
-    text = re.sub(r"[\u2066-\u2069\s]", "", "".join(pages[first:]))
+    pages = [page.extract_text() for page in PdfReader(tmp_path / "HW3-Name-1-en.pdf").pages[2:]]
+    text = re.sub(r"[\u2066-\u2069\s]", "", "".join(pages))
+    text = text[text.index("4Theimplementations") :]
     assert [number for number in shown["en"] if number not in text] == []
 
 
@@ -644,13 +709,9 @@ def test_numbers_reach_the_page(shown, tmp_path):
 @pytest.mark.parametrize("chapter", RESULTS)
 def test_no_result_is_typed_by_hand(language, chapter):
     """Outside mathematics, names and layout there is no digit; what is left are definitions."""
-    text = re.sub(
-        r"#let (?:names|variant-words|class-words) = \(.*?^\)", "", read(language, chapter), flags=re.M | re.S
-    )
-    text = re.sub(
-        r"\$[^$]*\$|`[^`]*`|<[^>\n]*>|@[\w-]+|\"[^\"]*\"|(?:width|spacing|columns|gutter): *\d+\w*%?", "", text
-    )
-    text = re.sub(r"CIFAR-10|95 %|۹۵ درصد|مقیاس ۲۵۵|of 255|4 and 9|۴ و ۹|/ 10", "", text)
+    text = re.sub(r"#asked\[.*?\n\n", "", prose(read(language, chapter)), flags=re.DOTALL)
+    text = re.sub(r"\$[^$]*\$|`[^`]*`|<[^>\n]*>|@[\w-]+|\"[^\"]*\"|super\[2\]|at\(\d\)", "", text)
+    text = re.sub(r"CIFAR-10|BM3D|95 %|۹۵ درصد|مقیاس ۲۵۵|of 255|4 and 9|۴ و ۹|guidance == 1|3 dB|۳ دسی‌بل", "", text)
     assert re.findall(r"[^\n]*\d[^\n]*", text) == []
 
 
@@ -660,6 +721,7 @@ def test_a_missing_record_is_named_with_the_command_that_makes_it(tmp_path, monk
 
     for folder in ("report", "docs/images", "records"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (tmp_path / "records/vae_comparison/comparison.json").unlink()
     monkeypatch.setattr(build_report, "ROOT", tmp_path)
     monkeypatch.setattr(build_report, "REPORT", tmp_path / "report")
@@ -745,6 +807,38 @@ def test_both_editions_are_typeset_offline(tmp_path, monkeypatch):
 
 
 @needs_typst
+@pytest.mark.parametrize("ending", ["", "-en"])
+def test_the_title_page_leads_to_the_project_and_its_notebooks(tmp_path, monkeypatch, ending):
+    from pypdf import PdfReader
+
+    monkeypatch.setenv("TRIPTYCH_REPOSITORY", "https://github.com/some-one/a.fork")
+    main("Name", "1", tmp_path)
+    first = PdfReader(tmp_path / f"HW3-Name-1{ending}.pdf").pages[0]
+    targets = {link.get_object()["/A"]["/URI"] for link in first["/Annots"]}
+    colab = "https://colab.research.google.com/github/some-one/a.fork/blob/main/notebooks/"
+    notebooks = {colab + path.name for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert targets == {"https://github.com/some-one/a.fork", *notebooks}
+    assert "https://github.com/some-one/a.fork" in first.extract_text()
+
+
+@pytest.mark.parametrize("address", ["https://github.com/owner", "https://example.org/owner/name", "owner/name"])
+def test_an_address_that_colab_cannot_open_is_refused(address, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRIPTYCH_REPOSITORY", address)
+    with pytest.raises(UserError, match="Repository under"):
+        main("Name", "1", tmp_path)
+
+
+def test_the_code_of_the_title_page_is_the_address():
+    """Its modules are those that segno makes of the address; a quiet border is left around."""
+    import segno
+
+    address = "https://github.com/some-one/a.fork"
+    drawn = links(segno, address)["qr"]
+    side = segno.make(address, micro=False).symbol_size(border=1)[0]
+    assert drawn.startswith("<svg") and f'width="{side}"' in drawn
+
+
+@needs_typst
 def test_names_that_are_no_file_names_are_refused(tmp_path):
     with pytest.raises(UserError, match="file names"):
         main("a/b", "1", tmp_path)
@@ -759,14 +853,17 @@ def test_a_missing_picture_is_named(tmp_path, monkeypatch):
     chapter = tmp_path / "report/en/vae.typ"
     chapter.parent.mkdir(parents=True)
     chapter.write_text('#figure(image("../../docs/images/lost.png"))')
+    for name in ("sheets", "plots"):
+        shutil.copy(REPORT / f"{name}.json", tmp_path / "report")
     monkeypatch.setattr(build_report, "ROOT", tmp_path)
     monkeypatch.setattr(build_report, "REPORT", tmp_path / "report")
     with pytest.raises(UserError, match=r"docs/images/lost\.png"):
         main("Name", "1", tmp_path / "out")
 
 
-def test_without_typst_the_message_says_what_to_install(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "typst", None)
+@pytest.mark.parametrize("package", ["typst", "segno"])
+def test_without_a_package_the_message_says_what_to_install(package, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.setattr(sys, "argv", ["build_report.py", "--output", str(tmp_path)])
     with pytest.raises(SystemExit) as left:
         runpy.run_path(str(ROOT / "scripts/build_report.py"), run_name="__main__")
