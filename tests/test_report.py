@@ -49,6 +49,10 @@ QUESTIONS = [
     f"{chapter}-{letter}" for chapter, n in (("vae", 3), ("gan", 4), ("diffusion", 7)) for letter in "abcdefg"[:n]
 ]
 CHAPTERS = ("vae", "gan", "diffusion")
+EXACT = {  # the chapter on a world where everything is known
+    "sections": ["exact-world", "exact-gap", "exact-distances", "exact-paths", "exact-exercises"],
+    "shown": ["fig-exact-hills", "tab-exact-gap", "fig-exact-contest", "fig-exact-distances", "fig-exact-paths"],
+}
 RESULTS = {  # what the chapter on the implementations must show, by file: sections, tables and figures
     "results": ["results-lab"],
     "results-vae": [
@@ -151,7 +155,29 @@ def test_every_result_is_shown(language, chapter):
     assert f'#include "{chapter}.typ"' in read(language, "main" if chapter == "results" else "results")
 
 
-@pytest.mark.parametrize("chapter", [*CHAPTERS, *RESULTS])
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_exact_world_is_shown_with_exercises_and_answers(language):
+    text = read(language, "exact")
+    assert re.findall(r"^== [^\n]*<([\w-]+)>", text, re.MULTILINE) == EXACT["sections"]
+    assert [label for label in EXACT["shown"] if f"<{label}>" not in text] == []
+    assert text.count("#exercise(") >= 6
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_figure_and_table_is_mentioned(language):
+    text = everything(language)
+    labels = set(re.findall(r"<((?:fig|tab)-[\w-]+)>", text))
+    assert len(labels) > 50
+    assert sorted(label for label in labels if not re.search(rf"@{label}\b", text)) == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_figure_floats(language):
+    """A float may part a sentence: figures stand where they are written, between paragraphs."""
+    assert "placement" not in everything(language)
+
+
+@pytest.mark.parametrize("chapter", [*CHAPTERS, *RESULTS, "exact"])
 def test_both_languages_have_the_same_questions_formulas_figures_and_sources(chapter):
     for pattern in (r"^==? [^\n]*<([\w-]+)>", r"#eq\.([\w-]+)", r"<(eq-[\w-]+)>", r"<((?:fig|tab)-[\w-]+)>"):
         fa, en = (re.findall(pattern, read(language, chapter), re.MULTILINE) for language in LANGUAGES)
@@ -182,7 +208,7 @@ def test_every_cited_paper_is_listed_and_every_listed_one_is_cited(language):
 def test_every_reference_has_its_target(language):
     text = everything(language)
     labels = set(re.findall(r"<([a-z][\w-]*)>", text))
-    for name in re.findall(r"@((?:eq|fig|tab|vae|gan|diffusion)-[\w-]+)", text):
+    for name in re.findall(r"@((?:eq|fig|tab|vae|gan|diffusion|results|exact)-[\w-]+)", text):
         assert name in labels, name
 
 
@@ -229,7 +255,7 @@ def test_persian_text_has_persian_digits_and_letters():
         text = path.read_text("utf-8")
         assert not set("يك٠١٢٣") & set(text), path.name
         words = re.sub(
-            r"\$[^$]*\$|`[^`]*`|<[^>\n]*>|@[\w-]+|\"[^\"]*\"|^\s*columns.*$|level: 1|(?:range|tick)\([^)]*\)|at\(\d\)",
+            r"\$[^$]*\$|`[^`]*`|<[^>\n]*>|@[\w-]+|\"[^\"]*\"|^\s*columns.*$|level: 1|at\(\d\)|number: \d,",
             " ",
             prose(text),
             flags=re.MULTILINE,
@@ -574,6 +600,56 @@ def shown() -> dict[str, list[str]]:
     }
 
 
+def shapes(module: torch.nn.Module, *inputs: torch.Tensor) -> list[tuple[int, int]]:
+    """(side, channels) of every layer's output, in the order of the computation."""
+    found = []
+
+    def note(_, __, output) -> None:
+        if isinstance(output, torch.Tensor):
+            found.append((output.shape[-1], output.shape[1]) if output.dim() == 4 else (1, output.shape[1]))
+
+    layers = [part for part in module.modules() if isinstance(part, torch.nn.Conv2d) or not list(part.children())]
+    hooks = [part.register_forward_hook(note) for part in layers]
+    with torch.no_grad():
+        module(*inputs)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+@needs_typst
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_layer_tables_are_the_networks(language):
+    """Every row's output is one of a layer of the network that the record's settings build, in this order."""
+    import typst
+    from diffusers import UNet2DModel
+
+    from models.gan import DenoisingUNet, PatchDiscriminator
+    from models.vae import VAE
+
+    common = {"root": str(ROOT), "font_paths": [str(REPORT / "fonts")], "ignore_system_fonts": True}
+    rows = json.loads(typst.query(str(REPORT / language / "main.typ"), "<layer>", field="value", **common))
+    vae = VAE(**record("vae_comparison/z2_seed0/config.yaml")["model"])
+    game = record("gan_cifar10/config.yaml")
+    image = torch.zeros(1, 3, 32, 32)
+    unet = UNet2DModel.from_pretrained(ROOT / "pretrained/cifar10-class-conditional", subfolder="unet").float()
+    computed = [
+        *shapes(vae, torch.zeros(1, 1, 28, 28), torch.zeros(1, 2)),
+        (16, 12),  # folding is no module
+        *shapes(DenoisingUNet(**game["generator"]), image),
+        (32, 3),
+        *shapes(PatchDiscriminator(**game["discriminator"]), image, image),
+        (16, 12),
+        *shapes(unet, torch.zeros(1, 12, 16, 16), torch.tensor(5), torch.tensor([1])),
+        (32, 3),
+    ]
+    at = 0
+    for row in rows:
+        assert tuple(row) in computed[at:], (row, at)
+        at = computed.index(tuple(row), at)
+    assert len(rows) > 35
+
+
 def record(path: str) -> dict:
     text = (RECORDS / path).read_text()
     return yaml.safe_load(text) if path.endswith(".yaml") else json.loads(text)
@@ -673,6 +749,12 @@ def expected_numbers() -> list[str]:
     found += [number for table in tables for row in table for number in with_interval(row, "frechet_distance", 2)]
     for path in sorted(RECORDS.glob("noise_study/*/scores.json")):
         found += with_interval(json.loads(path.read_text()), "frechet_distance", 2)
+    if "mixture" in listed:
+        exact = record("mixture/mixture.json")
+        found.append(written(exact["world"]["entropy"], 3))
+        found += [number for name in ("best", "linear", "network") for number in spread(*exact["bound"][name], 3)]
+        found += [written(row[key], 3) for row in exact["contest"]["divergences"].values() for key in row]
+        found += [number for way in ("mean", "draw", "flow") for number in spread(*exact["diffusion"]["ways"][way], 3)]
     for run in ("vae_comparison/z16_seed0", "regression_cifar10", "gan_cifar10", "diffusion_cifar10_cpu"):
         config = record(f"{run}/config.yaml")
         found.append(written(config["num_updates"] * config["batch_size"], 0))
