@@ -2,12 +2,17 @@
 
 python scripts/build_report.py --name "Full Name" --id 12345 --output runs/report
 
-Works offline; needs the `typst` package: pip install -e '.[report]'. Numbers and charts of our own results are read
-from records/, which scripts/collect_records.py fills.
+Works offline; needs the packages `typst` and `segno`: pip install -e '.[report]'. Numbers and charts of our own
+results are read from records/, which scripts/collect_records.py fills. The links and the QR code of the title page lead
+to Repository under [project.urls] in pyproject.toml, or to TRIPTYCH_REPOSITORY where that is set.
 """
 
 from __future__ import annotations
 
+import importlib
+import io
+import json
+import os
 import re
 from pathlib import Path
 from types import ModuleType
@@ -28,7 +33,7 @@ def main(name: str = "Full Name", id: str = "00000", output: Path = Path("runs/r
         id: the student's number.
         output: folder the two PDFs are written to.
     """
-    typst = load_typst()
+    typst, segno = load("typst"), load("segno")
     if not name.strip() or not id.strip():
         raise UserError("name and id must not be empty: they are on the title page and in the file names.")
     if set(name + id) & set('/\\:*?"<>|\n'):
@@ -36,27 +41,52 @@ def main(name: str = "Full Name", id: str = "00000", output: Path = Path("runs/r
             f"name {name!r} and id {id!r} become file names, so they can't hold any of / \\ : * ? \" < > |."
         )
     refuse_missing(sorted(REPORT.glob("*/*.typ")))
+    online = links(segno, repository_address())
     output.mkdir(parents=True, exist_ok=True)
     for language, ending in EDITIONS.items():
         path = output / f"HW3-{name}-{id}{ending}.pdf"
-        path.write_bytes(typeset(typst, language, name, id))
+        path.write_bytes(typeset(typst, language, {"name": name, "id": id, **online}))
         print(path)
 
 
-def load_typst() -> ModuleType:
+def load(package: str) -> ModuleType:
     try:
-        import typst
+        return importlib.import_module(package)
     except ImportError:
         raise UserError(
-            "the report is typeset by the package typst, which isn't installed. Install it by "
+            f"the report needs the package {package}, which isn't installed. Install it by "
             "pip install -e '.[report]', or let `make report` do it."
         ) from None
-    return typst
+
+
+def repository_address() -> str:
+    """Where the project lives, such as https://github.com/someone/triptych.
+
+    Raises:
+        UserError: it is no GitHub address.
+    """
+    declared = re.search(r'^Repository = "(.*)"$', (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
+    address = os.environ.get("TRIPTYCH_REPOSITORY") or (declared.group(1) if declared else "")
+    if not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", address):
+        raise UserError(
+            f"the repository's address {address!r} is not of the form https://github.com/owner/name, which Colab can "
+            f"open. Set Repository under [project.urls] in pyproject.toml, or TRIPTYCH_REPOSITORY."
+        )
+    return address
+
+
+def links(segno: ModuleType, address: str) -> dict[str, str]:
+    """What the title page shows: the address, the notebooks' names as JSON, the address as a QR code in SVG."""
+    notebooks = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
+    code = io.BytesIO()
+    segno.make(address, micro=False).save(code, kind="svg", border=1, xmldecl=False)
+    return {"repository": address, "notebooks": json.dumps(notebooks), "qr": code.getvalue().decode()}
 
 
 def refuse_missing(sources: list[Path]) -> None:
     """Every picture a chapter shows, and the Persian font, must be there before anything is typeset."""
-    missing = [path for source in sources for path in pictures(source) if not path.is_file()]
+    shown = [path for source in sources for path in pictures(source)] + cut_pictures()
+    missing = [path for path in shown if not path.is_file()]
     missing += [path for path in fonts() if not path.is_file()]
     if missing:
         names = ", ".join(sorted({str(path.relative_to(ROOT)) for path in missing}))
@@ -69,19 +99,25 @@ def pictures(source: Path) -> list[Path]:
     return [(source.parent / name).resolve() for name in named if "/records/" not in name]
 
 
+def cut_pictures() -> list[Path]:
+    """The sheets and plots that images and frames are cut out of."""
+    sheets, plots = (json.loads((REPORT / f"{name}.json").read_text()) for name in ("sheets", "plots"))
+    return [ROOT / path for path in {*sheets, *(plot["path"] for plot in plots.values())} if "records/" not in path]
+
+
 def fonts() -> list[Path]:
     return [REPORT / "fonts" / f"Vazirmatn-{weight}.ttf" for weight in ("Regular", "Bold")]
 
 
-def typeset(typst: ModuleType, language: str, name: str, id: str) -> bytes:
-    """The PDF of one edition; fonts of the machine are ignored, so that every machine makes the same pages."""
+def typeset(typst: ModuleType, language: str, inputs: dict[str, str]) -> bytes:
+    """The PDF of one edition, told `inputs`; fonts of the machine are ignored: every machine makes the same pages."""
     try:
         return typst.compile(
             str(REPORT / language / "main.typ"),
             root=str(ROOT),
             font_paths=[str(REPORT / "fonts")],
             ignore_system_fonts=True,
-            sys_inputs={"name": name, "id": id},
+            sys_inputs=inputs,
         )
     except typst.TypstError as error:
         said = str(getattr(error, "diagnostic", error))

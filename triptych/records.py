@@ -113,6 +113,7 @@ STUDIES = {  # by folder, in runs/ as in records/
         "--num_images 2000 --num_bm3d 100 --sigmas '[50, 100]' --output runs/denoising_mnist",
         _MEASURED,
     ),
+    "mixture": Study("python scripts/draw_mixture.py --output runs/mixture", ("mixture.json",)),
 }
 
 
