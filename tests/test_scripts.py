@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 from test_pipeline import make_pipeline
 
-from triptych.config import DataConfig, UserError
+from triptych.config import DataConfig, UserError, command
 from triptych.export import chosen_classes, load_pipeline
 
 
@@ -74,6 +75,26 @@ def test_generate_refuses(saved, script, tmp_path):
     with pytest.raises(UserError, match=r"Did you mean .*pipeline"):
         main(str(tmp_path / "run"), tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--num_inference_steps", "0"], "num_inference_steps must be a whole number of at least 1, not 0"),
+        (["--guidance_interval", "[2, 1]"], "guidance_interval must be (low, high)"),
+        (["--seed", "-1"], "seed must be 0 or more, not -1"),
+        (["--device", "nowhere"], "device 'nowhere' is none that there is here"),
+    ],
+)
+def test_what_a_pipeline_refuses_is_no_fault_of_the_script(
+    saved, script, tmp_path, monkeypatch, capsys, flags, message
+):
+    arguments = [saved, "--output", str(tmp_path / "x"), "--num_images_per_class", "1", *flags]
+    monkeypatch.setattr(sys, "argv", ["generate.py", *arguments])
+    with pytest.raises(SystemExit) as left:
+        command(script("generate").main)
+    said = capsys.readouterr().err
+    assert left.value.code == 2 and f"error: {message}" in said and "traceback" not in said.lower()
 
 
 def test_forward_process(script, tmp_path):
