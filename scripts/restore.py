@@ -59,8 +59,6 @@ def main(
     own = {path.resolve() for path in found} & {target.resolve() for target in targets}
     if own:
         raise UserError(f"{min(own)} is one of the originals and would be overwritten. Choose another --output.")
-    if output.exists() and not output.is_dir():
-        raise UserError(f"{output} is no folder. Choose another --output.")
     refuse_unless_empty(output, overwrite)
     pipe = load_pipeline(pipeline, "denoiser")
     pipe.to(machine.find_device(device))

@@ -136,3 +136,52 @@ def test_export_halves_and_still_loads(saved, script, tmp_path):
         assert b.dtype == a.dtype and (a - b).abs().max() < 2e-3
     with pytest.raises(UserError, match="not empty"):
         main(saved, tmp_path / "half")
+    main(saved, tmp_path / "half", overwrite=True)
+    with pytest.raises(UserError, match="is the original"):
+        main(saved, Path(saved), overwrite=True)
+
+
+def test_nothing_but_a_saved_model_is_replaced_by_one(saved, script, tmp_path):
+    run, file = tmp_path / "run", tmp_path / "file"
+    (run / "checkpoints/update_00000001").mkdir(parents=True)
+    (run / "config.yaml").write_text("name: run\n")
+    file.write_text("mine")
+    for name in ("export_pipeline", "generate"):
+        with pytest.raises(UserError, match="file is no folder"):
+            script(name).main(saved, file, overwrite=True)
+    with pytest.raises(UserError, match="holds something else than a saved model"):
+        script("export_pipeline").main(saved, run, overwrite=True)
+    assert (run / "checkpoints/update_00000001").is_dir() and file.read_text() == "mine"
+
+
+LOG = (
+    '{"update": 1, "images_seen": 8, "loss": 1.0}\n{"images_seen": 16}\n{"update": 3, "images_seen": 24, "loss": "a"}\n'
+)
+
+
+def test_curves_of_what_a_log_holds(script, tmp_path):
+    main = script("draw_curves").main
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/log.jsonl").write_text(LOG)
+    (tmp_path / "run/timing.jsonl").write_text('{"update": 1, "seconds": 2.0}\n{}\n{"update": 3, "seconds": 4.0}\n')
+    main(str(tmp_path / "run"), output=tmp_path / "curves.png")
+    assert min(Image.open(tmp_path / "curves.png").size) > 200
+    for runs, quantities, output, message in (
+        ("", "loss", "x.png", "must name at least one"),
+        (str(tmp_path / "run"), "", "x.png", "must name at least one"),
+        (str(tmp_path / "run"), "kl", "x.png", "logged no 'kl'"),
+        (str(tmp_path / "run"), "loss", "x.picture", r"x\.picture ends in no kind of picture.*png"),
+        (str(tmp_path / "run"), "loss", "x", "ends in no kind of picture"),
+    ):
+        with pytest.raises(UserError, match=message):
+            main(runs, quantities, output=tmp_path / output)
+
+
+def test_settings_that_a_command_makes_of_its_flags(script, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["draw_forward_process.py", "--beta_start", "2"])
+    with pytest.raises(SystemExit) as left:
+        command(script("draw_forward_process").main)
+    assert (
+        left.value.code == 2 and "error: schedule: 0 < beta_start < beta_end < 1 must hold" in capsys.readouterr().err
+    )

@@ -382,6 +382,8 @@ def test_scoring_refuses(main, tmp_path):
         score(str(tmp_path / "runs/x/pipeline"), DataConfig(image_size=12))
     with pytest.raises(UserError, match="does not exist"):
         score(str(tmp_path / "nothing"))
+    with pytest.raises(UserError, match="num_neighbors 2000 is more than the 1437 images of the split 'train'"):
+        score(str(tmp_path / "runs/x/pipeline"), num_neighbors=2000)
     make_diffusion_pipeline().save_pretrained(tmp_path / "diffusion")
     with pytest.raises(UserError, match="needs a pipeline with a vae"):
         score(str(tmp_path / "diffusion"))

@@ -755,11 +755,12 @@ def _in_its_folder(config: Any, files: list[Path]) -> Any:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether a file of ``models/`` or ``metrics/``, or its copy in a saved pipeline, raised it: these know no
-    UserError, and say by a ValueError what of their input is wrong and how to mend it."""
+    """Whether :func:`check` raised it, or a file of ``models/`` or ``metrics/``, or its copy in a saved pipeline: they
+    say by a ValueError what of their input is wrong and how to mend it."""
     frame = next(reversed([frame for frame, _ in traceback.walk_tb(error.__traceback__)]), None)
-    package = frame.f_globals.get("__name__", "").partition(".")[0] if frame else ""
-    return type(error) is ValueError and package in ("models", "diffusers_modules", "evaluate_modules")
+    module = frame.f_globals.get("__name__", "") if frame else ""
+    ours = module.partition(".")[0] in ("models", "diffusers_modules", "evaluate_modules")
+    return type(error) is ValueError and (ours or frame.f_code is check.__code__)
 
 
 def plain(error: BaseException) -> str:
