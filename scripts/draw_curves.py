@@ -38,17 +38,19 @@ def main(
     """
     folders = [Path(part) for part in listed(runs)]
     names = listed(labels) or [folder.name for folder in folders]
+    if not folders or not listed(quantities):
+        raise UserError("runs and quantities must name at least one each.")
     if len(set(names)) != len(folders):
         raise UserError(f"labels: {len(folders)} runs need as many different names; there are {', '.join(names)}.")
+    x = {"minutes": "minutes", "images": "images_seen", "updates": "update"}[against]
     curves: dict[str, dict[str, tuple[list[float], list[float]]]] = {q: {} for q in listed(quantities)}
     for folder, label in zip(folders, names, strict=True):
         rows = read_log(folder)
         for quantity, of_runs in curves.items():
-            having = [row for row in rows if quantity in row]
+            having = [row for row in rows if all(isinstance(row.get(key), int | float) for key in (quantity, x))]
             if not having:
                 known = sorted({key for row in rows for key in row} - {"update", "images_seen", "minutes"})
                 raise UserError(f"{folder} has logged no {quantity!r}. It has: {', '.join(known)}.")
-            x = {"minutes": "minutes", "images": "images_seen", "updates": "update"}[against]
             of_runs[label] = ([row[x] for row in having], [row[quantity] for row in having])
     print(save_curves(curves, "images seen" if against == "images" else against, output, ylabel, log_x))
 
@@ -59,8 +61,9 @@ def read_log(folder: Path) -> list[dict[str, float]]:
         raise UserError(f"{folder} is not a run: there is no log.jsonl.")
     rows = read_rows(folder / "log.jsonl")
     # of updates done twice, the later; a run that is still training may not have timed its last row yet
-    minutes = {row["update"]: row["seconds"] / 60 for row in read_rows(folder / "timing.jsonl")}
-    return [row | {"minutes": minutes[row["update"]]} for row in rows if row["update"] in minutes]
+    timing = [row for row in read_rows(folder / "timing.jsonl") if {"update", "seconds"} <= row.keys()]
+    minutes = {row["update"]: row["seconds"] / 60 for row in timing}
+    return [row | {"minutes": minutes[row["update"]]} for row in rows if row.get("update") in minutes]
 
 
 if __name__ == "__main__":

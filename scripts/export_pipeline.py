@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 
-from triptych.config import command
+from triptych.config import UserError, command
 from triptych.export import load_pipeline, refuse_unless_empty, save_parts
 from triptych.features import load_judge
 
@@ -29,6 +29,8 @@ def main(
         overwrite: replace an output folder that already holds something.
     """
     refuse_unless_empty(output, overwrite)
+    if output.resolve() == Path(pipeline).resolve():
+        raise UserError(f"{output} is the original, and would lose its precision. Choose another --output.")
     if (Path(pipeline) / "preprocessor_config.json").exists():
         judge = load_judge(pipeline)
         parts = [judge.model.to(getattr(torch, dtype)), judge.processor]

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from triptych import machine
 from triptych.config import UserError, command
 from triptych.export import chosen_classes, load_pipeline, refuse_unless_empty
 from triptych.figures import save_image_grid
@@ -59,8 +60,7 @@ def main(
     refuse_unless_empty(output, overwrite)
     if num_images_per_class < 1 or batch_size < 1:
         raise UserError("num_images_per_class and batch_size must be at least 1.")
-    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    pipe = load_pipeline(pipeline, "unet", torch_dtype=getattr(torch, dtype)).to(device or best)
+    pipe = load_pipeline(pipeline, "unet", torch_dtype=getattr(torch, dtype)).to(machine.find_device(device))
     pipe.set_progress_bar_config(disable=True)
     if scheduler is not None:
         pipe.scheduler = scheduler_class(scheduler).from_config(pipe.scheduler.config)

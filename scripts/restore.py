@@ -9,9 +9,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import torch
 from tqdm.auto import tqdm
 
+from triptych import machine
 from triptych.config import UserError, command
 from triptych.decoding import DecodingError, as_picture, decode
 from triptych.export import load_pipeline, refuse_unless_empty
@@ -59,11 +59,9 @@ def main(
     own = {path.resolve() for path in found} & {target.resolve() for target in targets}
     if own:
         raise UserError(f"{min(own)} is one of the originals and would be overwritten. Choose another --output.")
-    if output.exists() and not output.is_dir():
-        raise UserError(f"{output} is no folder. Choose another --output.")
     refuse_unless_empty(output, overwrite)
     pipe = load_pipeline(pipeline, "denoiser")
-    pipe.to(device or ("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"))
+    pipe.to(machine.find_device(device))
     skipped = 0
     for path, target in zip(tqdm(found, unit="image"), targets, strict=True):
         try:
@@ -72,10 +70,7 @@ def main(
             print(f"note: {path} cannot be read ({error}); it is left out.", file=sys.stderr)
             skipped += 1
             continue
-        try:
-            restored = pipe(as_picture(pixels), tile=tile, overlap=overlap).images[0]
-        except ValueError as error:
-            raise UserError(str(error)) from None
+        restored = pipe(as_picture(pixels), tile=tile, overlap=overlap).images[0]
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             restored.save(target)

@@ -70,6 +70,10 @@ def main(
     settings = {"source": source, "seed": seed}
     if (Path(source) / "model_index.json").exists() or not Path(source).exists():
         pipe = load_pipeline(source, torch_dtype=getattr(torch, dtype))
+        if "unet" not in pipe.components and "vae" not in pipe.components:
+            raise UserError(
+                f"{source} is a {type(pipe).__name__}, which draws nothing. Give a diffusion pipeline or a VAE."
+            )
         if scheduler is not None:
             pipe.scheduler = scheduler_class(scheduler).from_config(pipe.scheduler.config)
         how = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
@@ -94,6 +98,11 @@ def main(
             f"and {reference.channels} channels. Set data.image_size or data.channels, or choose another data.path."
         )
 
+    if min(len(images), len(reference), len(train)) < 10:
+        raise UserError(
+            f"{source} gives {len(images)} images, the reference {data.split!r} {len(reference)}, {train_split!r} "
+            f"{len(train)}. Distributions are compared from 10 images each, and better from 1,000."
+        )
     cache = features or output / "features"
     seen = extract(critic, images)
     real = extract(critic, reference, cache=cache)

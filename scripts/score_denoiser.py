@@ -81,6 +81,8 @@ def main(
         raise UserError(f"tuning_split {tuning_split!r} is what is measured, which the classical methods must not see.")
     if judge and (any_size or paired):
         raise UserError("judge: its features are of images of one size; leave any_size and paired unset.")
+    if min(1 if num_images is None else num_images, num_bm3d, num_tuning) < 1:
+        raise UserError("num_images, num_bm3d and num_tuning must be at least 1.")
     if min(diffusion_steps or [1]) < 1:
         raise UserError(f"diffusion_steps {diffusion_steps} must be 1 or more.")
     # Loaded before anything is measured: a wrong folder is said at once.

@@ -69,6 +69,11 @@ def main(
             f"{pipeline} takes images of {pipe.image_shape}; the data has {test.channels, test.image_size}."
         )
 
+    if num_neighbors > len(train):
+        raise UserError(
+            f"num_neighbors {num_neighbors} is more than the {len(train)} images of the split {train_split!r}."
+        )
+
     decode = make_decoder(pipe.vae, dtype)
     parts: dict[str, list[torch.Tensor]] = {}  # of each batch
     for first in tqdm(range(0, len(test), batch_size), unit="batch"):

@@ -324,6 +324,52 @@ def test_labels_that_are_none(tmp_path, labels, feature, message):
         load_images(DataConfig(path=path))
 
 
+@pytest.mark.parametrize(
+    ("train", "test", "feature"),
+    [
+        (["ant", "cat", "dog"], ["dog", "cat"], STRING),
+        ([3, 5, 7], [7, 5], INTEGER),
+        ([0, 1, 2], [-1, -1], INTEGER),
+        (["ant", "cat"], [None, ""], STRING),
+        ([True, False], [True, True], datasets.Value("bool")),
+    ],
+)
+@pytest.mark.parametrize("kind", ["parquet", "save_to_disk"])
+def test_a_class_of_a_table_has_one_id_in_every_split(tmp_path, train, test, feature, kind):
+    features = datasets.Features({"image": datasets.Image(), "label": feature})
+    splits = datasets.DatasetDict()
+    for name, labels in (("train", train), ("test", test)):
+        rows = {"image": [Image.new("RGB", (8, 8))] * len(labels), "label": labels}
+        splits[name] = datasets.Dataset.from_dict(rows, features)
+    if kind == "save_to_disk":
+        splits.save_to_disk(tmp_path / "set")
+    else:
+        (tmp_path / "set").mkdir()
+        for name, split in splits.items():
+            split.to_parquet(tmp_path / "set" / f"{name}.parquet")
+    path = str(tmp_path / "set")
+    names = [str(name) for name in sorted(set(train))]
+    images = load_images(DataConfig(path=path), need_labels=True)
+    assert images.class_names == names and [names[images.label(i)] for i in range(len(train))] == [*map(str, train)]
+    if test[0] in train:
+        images = load_images(DataConfig(path=path, split="test"), need_labels=True)
+        assert images.class_names == names and [names[images.label(i)] for i in range(len(test))] == [*map(str, test)]
+
+
+def test_archives_have_one_id_for_a_class_in_every_split(tmp_path):
+    for name, labels in (("train", "012"), ("test", "21")):
+        with tarfile.open(tmp_path / f"{name}.tar", "w") as archive:
+            for number, label in enumerate(labels):
+                content = io.BytesIO()
+                Image.new("RGB", (8, 8)).save(content, "PNG" if number else "BMP")
+                for ending, part in (("png" if number else "bmp", content.getvalue()), ("cls", label.encode())):
+                    entry = tarfile.TarInfo(f"{number}.{ending}")
+                    entry.size = len(part)
+                    archive.addfile(entry, io.BytesIO(part))
+    test = load_images(DataConfig(path=str(tmp_path), split="test"), need_labels=True)
+    assert test.class_names == ["0", "1", "2"] and [test.label(i) for i in range(2)] == [2, 1]
+
+
 def test_a_row_without_an_image(tmp_path):
     pixels = [Image.new("RGB", (8, 8)), None, Image.new("RGB", (8, 8))]
     path = table(tmp_path / "table", pixels, [0, 0, 1], {"image": datasets.Image(), "label": CLASSES})

@@ -179,6 +179,8 @@ def test_a_vae_and_pairs_of_photographs(score, tmp_path):
             (tmp_path / f"pairs/{half}").mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(tmp_path / f"pairs/{half}/{name}.png")
     pairs = {"data": DataConfig(path=str(tmp_path / "pairs")), "paired": True, "methods": ""}
+    with pytest.raises(UserError, match=r"VAEPipeline restores images of \(1, 8, 8\), not \(1, 20, 31\)"):
+        score(**pairs, models=f"vae={tmp_path / 'vae'}")
     rows = score(**pairs, models=f"ours={save_denoiser(tmp_path / 'denoiser')}")
     assert [(r["level"], r["method"], r["n"]) for r in rows[-2:]] == [("pairs", "noisy", 2), ("pairs", "ours", 2)]
 
@@ -209,6 +211,12 @@ def test_bad_input_is_named_before_work_begins(score, tmp_path):
         ({"judge": "x", "any_size": True}, "one size"),
         ({"methods": "blur"}, "no method"),
         ({"diffusion_steps": [0]}, "1 or more"),
+        *(
+            ({name: value}, "must be at least 1")
+            for name in ("num_images", "num_bm3d", "num_tuning")
+            for value in (0, -1)
+        ),
+        ({"num_workers": 0}, "num_workers must be at least 1, not 0"),
     ):
         with pytest.raises(UserError, match=message):
             score(**settings)

@@ -215,6 +215,22 @@ def bits_16(mode: str = "I;16") -> Image.Image:
     return Image.frombytes(mode, RAMP.shape[::-1], values.tobytes())
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (3, 5)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_of_one_pixel_or_one_row(size, channels):
+    levels = np.arange(size[0] * size[1], dtype=np.uint8).reshape(size) * 5
+    expected = levels if channels == 1 else np.stack([levels] * 3, axis=2)
+    assert np.array_equal(shown(Image.fromarray(levels), channels), expected)
+
+
+def test_a_network_that_gives_nan_is_refused():
+    pipeline = make_pipeline()
+    with torch.no_grad():
+        next(pipeline.denoiser.parameters()).fill_(torch.nan)
+    with pytest.raises(ValueError, match="gave NaN"):
+        pipeline(torch.rand(3, 8, 8))
+
+
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".jp2", None])
 def test_16_bits_are_brought_to_8(tmp_path, suffix):
     source = bits_16()

@@ -137,11 +137,29 @@ def test_a_word_in_a_name_makes_no_split(make, names, classes):
         (("test/cat/0.png", "extra/cat/0.png"), "test look like splits.*extra"),
         (("cat/train/0.png", "cat/test/1.png", "dog/train/0.png"), "splits test and train lie inside other folders"),
         (("a/x/train/0.png", "b/x/test/1.png", "b/x/dev/2.png"), "lie inside other folders"),
+        (("training_set/cat/0.png", "test_set/cat/1.png"), "test_set and training_set look like splits"),
+        (("seg_train/seg_train/cat/0.png", "seg_test/seg_test/cat/1.png"), "seg_test and seg_train look like splits"),
+        (("train2017/0.png", "val2017/1.png", "notes/0.png"), "train2017 and val2017 look like splits"),
+        (("trainA/0.png", "trainB/1.png", "testA/2.png"), "testA and trainA look like splits"),
+        (("Train /0.png", "test /1.png"), "look like splits"),
+        (("cat/train_images/0.png", "dog/test_images/1.png"), "lie inside other folders"),
     ],
 )
 def test_what_might_leak_is_refused(make, names, message):
     with pytest.raises(UserError, match=message):
         load_images(DataConfig(path=make(*names)))
+
+
+@pytest.mark.parametrize("inside", ["", "train/"])
+@pytest.mark.parametrize("names", [("train_cats", "test_dogs"), ("trained", "tested"), ("contest-1", "contrain-1")])
+def test_classes_whose_names_have_a_split_and_more_in_them(make, names, inside):
+    path = make(*(f"{inside}{name}/0.png" for name in names))
+    assert load_images(DataConfig(path=path), need_labels=True).class_names == sorted(names)
+
+
+def test_classes_that_are_alike_but_for_the_word_of_a_split(make):
+    path = make("train/train_cats/0.png", "train/test_cats/1.png")  # as the message advises
+    assert load_images(DataConfig(path=path), need_labels=True).class_names == ["test_cats", "train_cats"]
 
 
 # ---- classes -------------------------------------------------------------------------------------------
@@ -231,6 +249,23 @@ def test_metadata_of_each_split_and_numbers_as_numbers(make):
     assert labels(train) == ["10", "9"] and labels(test) == ["9"]
 
 
+def test_blanks_around_cells_and_line_separators_in_texts_change_nothing(make):
+    path = make(*THREE, **{"metadata.csv": "file_name, label,,\n0.png, zebra\n1.png,ape ,,\n,,,\n2.png,zebra\n"})
+    assert labels(load_images(DataConfig(path=path), need_labels=True)) == ["zebra", "ape", "zebra"]
+    rows = "".join(f'{{"file_name": "{name}", "label": "a\u2028b"}}\n' for name in THREE)
+    (Path(path).parent / "other").mkdir()
+    for name in THREE:
+        picture(Path(path).parent / "other" / name)
+    (Path(path).parent / "other/metadata.jsonl").write_text(rows, encoding="utf-8")
+    assert load_images(DataConfig(path=str(Path(path).parent / "other"))).class_names == ["a\u2028b"]
+
+
+def test_why_there_are_no_classes(make):
+    path = make("cat/train/0.png", "dog/train/1.png", **{"metadata.csv": "file_name,Label\ncat/train/0.png,a\n"})
+    with pytest.raises(UserError, match=r"in folders called train, and .*metadata\.csv has no column label"):
+        load_images(DataConfig(path=path), need_labels=True)
+
+
 def test_metadata_without_labels_leaves_the_folders(make):
     path = make("cat/0.png", "dog/0.png", **{"metadata.csv": "file_name,author\ncat/0.png,me\ndog/0.png,me\n"})
     assert labels(load_images(DataConfig(path=path), need_labels=True)) == ["cat", "dog"]
@@ -263,6 +298,15 @@ def test_images_without_a_row_are_counted(make, capsys):
         ({"metadata.jsonl": '{"file_name": "0.png", "label": null}\n'}, "is empty in row 1"),
         ({"metadata.jsonl": '{"file_name": "0.png", "label": "a"}\n{"file_name": "1.png", "label": 1}\n'}, "mixes"),
         ({"metadata.jsonl": '{"file_name": \n'}, r"metadata\.jsonl cannot be read"),
+        (
+            {"metadata.jsonl": '{"file_name": "0.png", "label": "a"}\n{"file_'},
+            r"metadata\.jsonl cannot be read \(line 2",
+        ),
+        (
+            {"metadata.jsonl": '{"file_name": "0.png"}\n{"file_name": "1.png", "label": "a"}\n'},
+            "is empty in row 1 of 2",
+        ),
+        ({"metadata.csv": "file_name,label,label\n0.png,ape,zebra\n"}, "several columns label"),
         ({"metadata.jsonl": "[1, 2]\n"}, "holds no rows of named columns"),
         ({"metadata.parquet": "no parquet"}, r"metadata\.parquet cannot be read"),
     ],

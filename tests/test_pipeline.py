@@ -306,6 +306,10 @@ def test_given_latents(pipeline):
         *(({"timesteps": wrong}, "timesteps must descend") for wrong in ([7, 7, 1], np.array([3, 9]), 1000)),
         *(({"timesteps": wrong}, "timesteps must be integers") for wrong in ([900.5, 1], ["5"], [None])),
         ({"callback_on_step_end_tensor_inputs": ["prompt"]}, "latents"),
+        *(
+            ({"guidance_interval": wrong}, "guidance_interval must be")
+            for wrong in (5, (1,), (1, 2, 3), "ab", ("0", "1"), (None, 1), (0, np.nan), (2, 1), {})
+        ),
     ],
 )
 def test_bad_arguments(pipeline, kwargs, message):
@@ -343,6 +347,8 @@ GOOD = torch.full((2, 3, 8, 8), 0.5)
         ((GOOD[:0], 0.1), "1 classes|0 classes"),
         ((GOOD * torch.nan, 0.1), "images hold NaN"),
         ((GOOD * 255, 0.1), "Divide"),
+        ((GOOD * 2 - 1.9, 0.1), r"go from -0\.9.*of images in \[-1, 1\]"),
+        ((GOOD, 0.1, None, 2, "DDIM"), "scheduler must be one of"),
         ((GOOD, np.nan), "sigma must be a finite"),
         ((GOOD, -1), "sigma must be positive"),
         ((GOOD, 0.1, ["cat", "cat", "cat"]), "3 classes were given for 2 images"),

@@ -15,7 +15,9 @@ from diffusers import DDIMScheduler, UNet2DModel
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
+from models.gan import DenoisingUNet
 from models.pipeline_class_conditional import ClassConditionalPipeline
+from models.pipeline_denoiser import DenoiserPipeline
 from models.pipeline_vae import VAEPipeline
 from models.vae import VAE
 from triptych.config import DataConfig, UserError
@@ -112,8 +114,13 @@ def test_a_vae_has_no_classes_to_ask_for(score, tmp_path):
 
 def test_bad_input(score, tmp_path, judge):
     source = save_pipeline(tmp_path / "pipeline")
+    DenoiserPipeline(DenoisingUNet(1, (8,), 1, 1)).save_pretrained(tmp_path / "denoiser")
+    (tmp_path / "few").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "few/0.png")
     for arguments, message in (
         ({"source": tmp_path / "none"}, "does not exist"),
+        ({"source": tmp_path / "denoiser"}, "is a DenoiserPipeline, which draws nothing"),
+        ({"source": tmp_path / "few"}, "gives 1 images.*from 10 images each"),
         ({"source": source, "judge": str(source)}, "no image classifier"),
         ({"source": source, "num_images_per_class": 0}, "at least 1"),
         ({"source": source, "data": DataConfig(split="test", image_size=16)}, "the reference is of 16 pixels"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 from test_pipeline import make_pipeline
 
-from triptych.config import DataConfig, UserError
+from triptych.config import DataConfig, UserError, command
 from triptych.export import chosen_classes, load_pipeline
 
 
@@ -76,6 +77,26 @@ def test_generate_refuses(saved, script, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--num_inference_steps", "0"], "num_inference_steps must be a whole number of at least 1, not 0"),
+        (["--guidance_interval", "[2, 1]"], "guidance_interval must be (low, high)"),
+        (["--seed", "-1"], "seed must be 0 or more, not -1"),
+        (["--device", "nowhere"], "device 'nowhere' is none that there is here"),
+    ],
+)
+def test_what_a_pipeline_refuses_is_no_fault_of_the_script(
+    saved, script, tmp_path, monkeypatch, capsys, flags, message
+):
+    arguments = [saved, "--output", str(tmp_path / "x"), "--num_images_per_class", "1", *flags]
+    monkeypatch.setattr(sys, "argv", ["generate.py", *arguments])
+    with pytest.raises(SystemExit) as left:
+        command(script("generate").main)
+    said = capsys.readouterr().err
+    assert left.value.code == 2 and f"error: {message}" in said and "traceback" not in said.lower()
+
+
 def test_forward_process(script, tmp_path):
     main = script("draw_forward_process").main
     main(DataConfig(), tmp_path, timesteps=[0, 500, 999], images=[3])
@@ -115,3 +136,52 @@ def test_export_halves_and_still_loads(saved, script, tmp_path):
         assert b.dtype == a.dtype and (a - b).abs().max() < 2e-3
     with pytest.raises(UserError, match="not empty"):
         main(saved, tmp_path / "half")
+    main(saved, tmp_path / "half", overwrite=True)
+    with pytest.raises(UserError, match="is the original"):
+        main(saved, Path(saved), overwrite=True)
+
+
+def test_nothing_but_a_saved_model_is_replaced_by_one(saved, script, tmp_path):
+    run, file = tmp_path / "run", tmp_path / "file"
+    (run / "checkpoints/update_00000001").mkdir(parents=True)
+    (run / "config.yaml").write_text("name: run\n")
+    file.write_text("mine")
+    for name in ("export_pipeline", "generate"):
+        with pytest.raises(UserError, match="file is no folder"):
+            script(name).main(saved, file, overwrite=True)
+    with pytest.raises(UserError, match="holds something else than a saved model"):
+        script("export_pipeline").main(saved, run, overwrite=True)
+    assert (run / "checkpoints/update_00000001").is_dir() and file.read_text() == "mine"
+
+
+LOG = (
+    '{"update": 1, "images_seen": 8, "loss": 1.0}\n{"images_seen": 16}\n{"update": 3, "images_seen": 24, "loss": "a"}\n'
+)
+
+
+def test_curves_of_what_a_log_holds(script, tmp_path):
+    main = script("draw_curves").main
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/log.jsonl").write_text(LOG)
+    (tmp_path / "run/timing.jsonl").write_text('{"update": 1, "seconds": 2.0}\n{}\n{"update": 3, "seconds": 4.0}\n')
+    main(str(tmp_path / "run"), output=tmp_path / "curves.png")
+    assert min(Image.open(tmp_path / "curves.png").size) > 200
+    for runs, quantities, output, message in (
+        ("", "loss", "x.png", "must name at least one"),
+        (str(tmp_path / "run"), "", "x.png", "must name at least one"),
+        (str(tmp_path / "run"), "kl", "x.png", "logged no 'kl'"),
+        (str(tmp_path / "run"), "loss", "x.picture", r"x\.picture ends in no kind of picture.*png"),
+        (str(tmp_path / "run"), "loss", "x", "ends in no kind of picture"),
+    ):
+        with pytest.raises(UserError, match=message):
+            main(runs, quantities, output=tmp_path / output)
+
+
+def test_settings_that_a_command_makes_of_its_flags(script, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["draw_forward_process.py", "--beta_start", "2"])
+    with pytest.raises(SystemExit) as left:
+        command(script("draw_forward_process").main)
+    assert (
+        left.value.code == 2 and "error: schedule: 0 < beta_start < beta_end < 1 must hold" in capsys.readouterr().err
+    )

@@ -192,6 +192,7 @@ def test_pipeline_encodes_decodes_and_interpolates():
         (lambda p: p(latents=torch.full((1, 3), torch.nan)), "latents hold NaN"),
         (lambda p: p(latents=torch.zeros(0, 3)), r"\(B, 3\)"),
         (lambda p: p(latents=np.zeros((1, 3))), "latents must be a tensor of floats, not ndarray"),
+        (lambda p: p(latents=torch.full((1, 3), 1e38)), "gave NaN or infinite"),
         (lambda p: p.decode(torch.zeros(1, 3, dtype=torch.int64)), "not torch.int64"),
         (lambda p: p.encode(torch.zeros(1, 1, 8, 8, dtype=torch.uint8)), r"not torch.uint8.*images.float\(\) / 255"),
         (lambda p: p.encode(torch.full((1, 1, 8, 8), torch.nan)), "images hold NaN"),
@@ -381,6 +382,8 @@ def test_scoring_refuses(main, tmp_path):
         score(str(tmp_path / "runs/x/pipeline"), DataConfig(image_size=12))
     with pytest.raises(UserError, match="does not exist"):
         score(str(tmp_path / "nothing"))
+    with pytest.raises(UserError, match="num_neighbors 2000 is more than the 1437 images of the split 'train'"):
+        score(str(tmp_path / "runs/x/pipeline"), num_neighbors=2000)
     make_diffusion_pipeline().save_pretrained(tmp_path / "diffusion")
     with pytest.raises(UserError, match="needs a pipeline with a vae"):
         score(str(tmp_path / "diffusion"))

@@ -135,4 +135,6 @@ def tune(
 
 def make_pool(num_workers: int) -> ProcessPoolExecutor:
     """Processes to restore in; started afresh, because a fork of a process that runs torch's threads may hang."""
+    if num_workers < 1:
+        raise UserError(f"num_workers must be at least 1, not {num_workers}.")
     return ProcessPoolExecutor(num_workers, mp_context=get_context("spawn"))

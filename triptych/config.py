@@ -665,8 +665,9 @@ def command(main: Callable[..., Any], parameters: type[T] | Callable[..., Any] |
     With a config dataclass as `parameters`, its fields become the flags (and ``--config FILE``,
     ``--print_config``) and `main` receives the instance; without, the flags are `main`'s own parameters.
 
-    A :class:`UserError` leaves with exit code 2, Ctrl-C with 130, any other exception with 1 and the path of a file
-    that holds the traceback. With TRIPTYCH_TRACEBACK=1 in the environment the traceback is shown in all these cases.
+    A :class:`UserError`, and what a model or a metric refuses, leave with exit code 2, Ctrl-C with 130, any other
+    exception with 1 and the path of a file that holds the traceback. With TRIPTYCH_TRACEBACK=1 in the environment the
+    traceback is shown in all these cases.
     """
     run: Path | None = None
     try:
@@ -678,6 +679,8 @@ def command(main: Callable[..., Any], parameters: type[T] | Callable[..., Any] |
     except UserError as error:
         _leave(error, f"error: {plain(error)}", 2)
     except Exception as error:
+        if _is_refusal(error):
+            _leave(error, f"error: {plain(error)}", 2)
         _leave(error, f"error: {_explain(error)}{_what_is_kept(run)} {tell_traceback(error, run)}", 1)
 
 
@@ -749,6 +752,15 @@ def _in_its_folder(config: Any, files: list[Path]) -> Any:
 
 
 # ---- what to say of an exception -----------------------------------------------------------------
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether :func:`check` raised it, or a file of ``models/`` or ``metrics/``, or its copy in a saved pipeline: they
+    say by a ValueError what of their input is wrong and how to mend it."""
+    frame = next(reversed([frame for frame, _ in traceback.walk_tb(error.__traceback__)]), None)
+    module = frame.f_globals.get("__name__", "") if frame else ""
+    ours = module.partition(".")[0] in ("models", "diffusers_modules", "evaluate_modules")
+    return type(error) is ValueError and (ours or frame.f_code is check.__code__)
 
 
 def plain(error: BaseException) -> str:

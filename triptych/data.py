@@ -19,7 +19,7 @@ import datasets
 import numpy as np
 import torch
 from huggingface_hub import HfApi, metadata_load
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -396,6 +396,8 @@ def _open_from_hub(config: DataConfig) -> datasets.DatasetDict:
         try:
             # load_dataset retries for minutes without a network; one small request tells us in seconds.
             HfApi().dataset_info(name, timeout=HUB_TIMEOUT_SECONDS)
+        except HFValidationError:
+            raise UserError(f"data.path {name!r} is no folder here, and no name of a data set. {WAY_OUT}") from None
         except (RepositoryNotFoundError, GatedRepoError) as error:
             gated = isinstance(error, GatedRepoError)
             kind = "needs your consent on its page" if gated else "is not on the Hub"
@@ -442,7 +444,7 @@ def _read_table(loaded: datasets.DatasetDict, config: DataConfig) -> tuple[Table
         raise MissingSplit(sorted(map(str, loaded)), "")
     dataset = loaded[config.split]
     column = _find_image_column(dataset, config)
-    return Table(dataset, column), *_read_labels(dataset, config)
+    return Table(dataset, column), *_read_labels(loaded, config)
 
 
 def _find_image_column(dataset: datasets.Dataset, config: DataConfig) -> str:
@@ -472,8 +474,9 @@ def _holds_files(feature: Any) -> bool:
     return isinstance(feature, datasets.Value) and feature.dtype in ("binary", "large_binary")
 
 
-def _read_labels(dataset: datasets.Dataset, config: DataConfig) -> tuple[np.ndarray | None, list[str] | None, str]:
-    """Labels by row and the names of the classes, or why there are none."""
+def _read_labels(loaded: datasets.DatasetDict, config: DataConfig) -> tuple[np.ndarray | None, list[str] | None, str]:
+    """Labels by row and the names of the classes, the same in every split; or why there are none."""
+    dataset = loaded[config.split]
     found = [name for name in ("label", "cls") if name in dataset.column_names]  # "cls": of WebDataset
     column = config.label_column or next(iter(found), None)
     if column is None:
@@ -481,10 +484,14 @@ def _read_labels(dataset: datasets.Dataset, config: DataConfig) -> tuple[np.ndar
     if column not in dataset.column_names:
         raise UserError(f"data.label_column {column!r} does not exist; the columns are {dataset.column_names}.")
     feature, values = dataset.features[column], dataset[column][:]
-    check_labels(values, f"data.path {config.path!r}: the column {column!r} ({getattr(feature, 'dtype', feature)})")
+    where = f"data.path {config.path!r}: the column {column!r} ({getattr(feature, 'dtype', feature)})"
+    check_labels(values, where)
     if isinstance(feature, datasets.ClassLabel):
         return np.asarray(values), list(feature.names), ""
-    index = {name: i for i, name in enumerate(sorted(set(values)))}
+    # What another split leaves out, or marks by -1, has no label there; this split doesn't need it.
+    alike = [split for split in loaded.values() if split.features.get(column) == feature]
+    there = {value for split in alike for value in split.unique(column)} - {None, "", -1} | set(values)
+    index = {name: i for i, name in enumerate(sorted(there))}
     return np.asarray([index[value] for value in values]), [str(name) for name in index], ""
 
 

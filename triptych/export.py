@@ -36,7 +36,16 @@ def save_pipeline(pipeline: DiffusionPipeline, folder: Path, card: str) -> None:
 
 
 def save_parts(parts: Sequence[Any], folder: Path, card: str) -> None:
-    """Write all that has a ``save_pretrained``, and a model card, to one `folder`, whole or not at all."""
+    """Write all that has a ``save_pretrained``, and a model card, to one `folder`, whole or not at all.
+
+    Raises:
+        UserError: `folder` holds something else than a saved model, such as a training run; nothing of it is replaced.
+    """
+    saved = any((folder / name).exists() for name in ("model_index.json", "config.json"))
+    if folder.exists() and not saved and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UserError(
+            f"{folder} holds something else than a saved model, and is not replaced. Choose another --output."
+        )
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -110,8 +119,10 @@ def refuse_unless_empty(folder: Path, overwrite: bool) -> None:
     """Nothing the user made is overwritten without being asked.
 
     Raises:
-        UserError: `folder` holds something and `overwrite` is false.
+        UserError: `folder` is a file, or holds something and `overwrite` is false.
     """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is no folder. Choose another --output.")
     if folder.exists() and any(folder.iterdir()) and not overwrite:
         raise UserError(f"{folder} is not empty. Choose another --output, or say --overwrite true.")
 

@@ -14,6 +14,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
+from triptych.config import UserError
+
 PIXELS_PER_INCH = 150
 
 
@@ -29,6 +31,9 @@ def show(axis: plt.Axes, image: np.ndarray) -> None:
 
 def save(figure: Figure, path: Path, trim: bool = True) -> Path:
     """Write a figure and free it; `trim` cuts its edges to what is drawn."""
+    kinds = figure.canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in kinds:
+        raise UserError(f"{path} ends in no kind of picture that can be drawn. Those are: {', '.join(sorted(kinds))}.")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=PIXELS_PER_INCH, bbox_inches="tight" if trim else None, facecolor="white")
     plt.close(figure)

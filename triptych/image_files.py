@@ -15,8 +15,8 @@ import re
 import tarfile
 import unicodedata
 import zipfile
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -33,6 +33,8 @@ SPLITS = {
     **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
+# In a longer name they only look like splits: "seg_train", "training_set", "train2017", "trainA".
+_SPLIT_WORD = re.compile(rf"(?<![A-Za-z])(?i:{'|'.join(sorted(SPLITS, key=len, reverse=True))})(?![a-z])")
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
@@ -239,7 +241,8 @@ def split_images(listing: Listing, source: str) -> dict[str, dict[str, tuple[str
     through. What lies beside the splits is passed over.
 
     Raises:
-        UserError: some folders look like splits and others don't, or splits lie inside other folders.
+        UserError: some folders look like splits and others don't, names are alike but for the word of a split
+            (training_set, test_set), or splits lie inside other folders.
     """
     root = _folders_around_everything(listing.images)
     inside = {name: tuple(name.split("/")[root:-1]) for name in listing.images}
@@ -260,8 +263,24 @@ def split_images(listing: Listing, source: str) -> dict[str, dict[str, tuple[str
             f"{', '.join(sorted(tops - set(named))[:5])}. Move what is no split elsewhere; or, if these are classes, "
             f"put all of them into one folder called train."
         )
+    if alike := _look_like_splits(tops):
+        raise UserError(
+            f"{source}: the folders {' and '.join(alike[:5])} look like splits, and test images would count as "
+            f"training images. Call them by their splits alone (train, test); or, if these are classes, put all of "
+            f"them into one folder called train."
+        )
     _refuse_inner_splits(inside, source)
     return {"train": inside}
+
+
+def _look_like_splits(folders: Iterable[str]) -> list[str]:
+    """The first of `folders`, by name, that differ in nothing but the word of a split: of several splits, or none."""
+    alike: dict[str, dict[str, str]] = {}  # splits by folder, by what the names have in common
+    for folder in sorted(folders):
+        if word := _SPLIT_WORD.search(folder):
+            frame = f"{folder[: word.start()]}*{folder[word.end() :]}".strip()
+            alike.setdefault(frame, {})[folder] = SPLITS[word[0].lower()]
+    return next((list(splits) for splits in alike.values() if len(set(splits.values())) > 1), [])
 
 
 def _folders_around_everything(names: Sequence[str]) -> int:
@@ -274,10 +293,9 @@ def _folders_around_everything(names: Sequence[str]) -> int:
 def _refuse_inner_splits(inside: dict[str, tuple[str, ...]], source: str) -> None:
     """cat/train and cat/test: read as one split, the test images would be trained on."""
     for level in range(1, max(map(len, inside.values()), default=0)):
-        there = {folders[level].lower() for folders in inside.values() if len(folders) > level} & SPLITS.keys()
-        if len({SPLITS[name] for name in there}) > 1:
+        if there := _look_like_splits({folders[level] for folders in inside.values() if len(folders) > level}):
             raise UserError(
-                f"{source}: the splits {' and '.join(sorted(there))} lie inside other folders, and test images would "
+                f"{source}: the splits {' and '.join(there[:5])} lie inside other folders, and test images would "
                 f"count as training images. Put the folders of the splits at the top (train/cat, test/cat), or point "
                 f"data.path at one of them."
             )
@@ -315,7 +333,10 @@ def read_split(listing: Listing, split: str, source: str, image_column: str | No
                 f"data.label_column {label_column!r} does not exist; the columns are ['image', 'label'], and no "
                 f"metadata file tells of others."
             )
-        return _classes_by_folder(splits, split)
+        found = _classes_by_folder(splits, split)
+        if found.without_labels and listing.metadata:
+            found.without_labels += f", and {listing.metadata[0]} has no column {label_column or 'label'}"
+        return found
     names = [name for name in splits[split] if name in labels]
     if not names:
         return Split(list(splits[split]), without_labels="they have no rows in the metadata")
@@ -338,7 +359,8 @@ def _classes_by_folder(splits: dict[str, dict[str, tuple[str, ...]]], split: str
         ends = (min(images, key=lambda name: len(images[name])), max(images, key=lambda name: len(images[name])))
         return Split(list(images), without_labels=f"they lie at different depths, {ends[0]} and {ends[1]}")
     if len(class_names) < 2 or depths[split] == {0}:
-        return Split(list(images), without_labels="all lie in one folder")
+        called = "in one folder" if len(set(images.values())) < 2 else f"in folders called {class_names[0]}"
+        return Split(list(images), without_labels=f"all lie {called}")
     ids = {name: number for number, name in enumerate(class_names)}
     return Split(list(images), np.array([ids[_class(folders)] for folders in images.values()]), class_names)
 
@@ -380,7 +402,7 @@ def _read_metadata(
     for file in sorted(listing.metadata):
         where = f"{source}: {file}"
         rows = _rows(listing, file, where)
-        columns = list(rows[0])
+        columns = list(dict.fromkeys(column for row in rows for column in row if column is not None))
         if file_column not in columns:
             hint = " Separate the columns by commas." if len(columns) == 1 else " Rename the one that does."
             raise UserError(f"{where} has no column {file_column}, which names the images; it has {columns}.{hint}")
@@ -410,9 +432,20 @@ def _rows(listing: Listing, file: str, where: str) -> list[dict[str, Any]]:
         if file.endswith(".parquet"):
             rows = pyarrow.parquet.read_table(io.BytesIO(content)).to_pylist()
         elif file.endswith(".jsonl"):
-            rows = [json.loads(line) for line in content.decode("utf-8-sig").splitlines() if line.strip()]
+            rows = []
+            # Only a line feed ends a row: splitlines() would cut a text at others that JSON may hold as they are.
+            for number, line in enumerate(content.decode("utf-8-sig").split("\n"), 1):
+                try:
+                    rows += [json.loads(line)] if line.strip() else []
+                except ValueError as error:
+                    raise ValueError(f"line {number}: {error}") from None
         else:
-            rows = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+            cells = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+            table = [[cell.strip() for cell in row] for row in cells if any(row)]
+            twice = [name for name, count in Counter(table[0] if table else ()).items() if name and count > 1]
+            if twice:
+                raise ValueError(f"it has several columns {twice[0]}")
+            rows = [dict(zip(table[0], row, strict=False)) for row in table[1:]]
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise UserError(f"{where} is not in UTF-8 (line {line}). Save it as UTF-8.") from None

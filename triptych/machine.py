@@ -13,10 +13,29 @@ from pathlib import Path
 
 import torch
 
+from triptych.config import UserError
+
 # of glibc's malloc.h, for mallopt(3)
 M_MMAP_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -4, -3, -1
 
 LIBRARIES = ("torch", "diffusers", "accelerate", "datasets", "transformers")
+
+
+def find_device(name: str | None) -> torch.device:
+    """The device called `name`, or the best there is.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    if not name:
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        return torch.zeros(1, device=name).device
+    except Exception as error:  # whatever the libraries of the many kinds of devices raise
+        raise UserError(
+            f"device {name!r} is none that there is here ({' '.join(str(error).split())[:200]}). Leave it out for the "
+            f"best one, or say cpu."
+        ) from None
 
 
 def memory_format(device: torch.device) -> torch.memory_format:

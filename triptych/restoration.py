@@ -118,7 +118,22 @@ def load_restorers(
 
 def reconstruction(pipe: DiffusionPipeline) -> Restore:
     """A VAE as a restorer: the noisy image encoded and decoded."""
-    return lambda noisy, _: list(pipe.reconstruct(torch.stack(noisy).clamp(0, 1)))
+    return lambda noisy, _: list(pipe.reconstruct(stack(noisy, pipe).clamp(0, 1)))
+
+
+def stack(images: list[torch.Tensor], pipe: DiffusionPipeline) -> torch.Tensor:
+    """Images (C, H, W) as a batch for `pipe`.
+
+    Raises:
+        UserError: one isn't of the size that it takes.
+    """
+    for image in images:
+        if tuple(image.shape) != tuple(pipe.image_shape):
+            raise UserError(
+                f"A {type(pipe).__name__} restores images of {tuple(pipe.image_shape)}, not {tuple(image.shape)}. Set "
+                f"data.image_size and data.channels, or leave it out of models."
+            )
+    return torch.stack(images)
 
 
 def by_diffusion(pipe: DiffusionPipeline, num_inference_steps: int, seed: int) -> Restore:
@@ -132,7 +147,7 @@ def by_diffusion(pipe: DiffusionPipeline, num_inference_steps: int, seed: int) -
         how = {"num_inference_steps": num_inference_steps, "generator": generator, "output_type": "pt"}
         if "scheduler" in inspect.signature(pipe.restore).parameters:  # folders with older code know no other
             how["scheduler"] = pipe.scheduler
-        return [image for some in torch.stack(noisy).split(100) for image in pipe.restore(some, sigma, **how).images]
+        return [image for some in stack(noisy, pipe).split(100) for image in pipe.restore(some, sigma, **how).images]
 
     return reverse
 
