@@ -89,9 +89,12 @@ def pipelines(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pipelines")
     torch.manual_seed(0)
     denoiser = DenoiserPipeline(DenoisingUNet(3, (8, 16), layers_per_block=1))
-    for name, pipe in (("diffusion", make_pipeline()), ("denoiser", denoiser)):
+    diffusion = make_pipeline()
+    diffusion.register_modules(guide=make_pipeline().unet)
+    diffusion.register_to_config(guidance_interval=[0.3, 5.0])
+    for name, pipe in (("diffusion", diffusion), ("denoiser", denoiser), ("unguided", make_pipeline())):
         save_pipeline(pipe, folder / name, model_card(type(pipe).__name__, name, {"seed": 0}))
-    return {"vae": VAE, "diffusion": folder / "diffusion", "denoiser": folder / "denoiser"}
+    return {"vae": VAE} | {name: folder / name for name in ("diffusion", "denoiser", "unguided")}
 
 
 def test_each_pipeline_is_loaded_by_its_id(hub, publish, elsewhere, pipelines):

@@ -603,7 +603,7 @@ def test_guidance(batch):
             )
             return type("Output", (), {"sample": answers})
 
-    pipeline = type("Pipeline", (), {"unet": Unet()})()
+    pipeline = type("Pipeline", (), {"unet": Unet(), "guide": None})()
     labels, null = torch.full((6,), 3), torch.full((6,), 10)
     guided = ClassConditionalPipeline._denoise(pipeline, x_t, torch.tensor(5), labels, null, s)
     torch.testing.assert_close(guided, uncond + s * (cond - uncond))

@@ -77,8 +77,10 @@ def kind_of(folder: Path, index_name: str) -> str:
     if kind not in cards.KINDS:
         raise UserError(f"{folder} holds a {kind}; what can be published is {', '.join(cards.KINDS)}.")
     needed = [f"{code}.py"] if code else []
-    components = {key: value for key, value in index.items() if isinstance(value, list) and not key.startswith("_")}
-    needed += [f"{key}/{value[0]}.py" for key, value in components.items() if code and value[0] not in LIBRARIES]
+    # a component is [library or file, class], [null, null] where an optional one is not there
+    pairs = {key: value for key, value in index.items() if isinstance(value, list) and not key.startswith("_")}
+    components = {key: value[0] for key, value in pairs.items() if all(isinstance(part, str) for part in value)}
+    needed += [f"{key}/{file}.py" for key, file in components.items() if code and file not in LIBRARIES]
     missing = [file for file in needed if not (folder / file).exists()]
     if missing or (cards.KINDS[kind].library == "diffusers" and not code):
         raise UserError(
