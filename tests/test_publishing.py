@@ -11,7 +11,10 @@ import pytest
 import yaml
 from conftest import ROOT, TOKEN, launch_command
 from huggingface_hub import EvalResult, ModelCard, metadata_eval_result
+from test_gan import make_pipeline as make_denoiser
 from test_hub import VAE
+from test_pipeline import make_pipeline as make_diffusion
+from test_vae import make_pipeline as make_vae
 
 from triptych import cards, publishing
 from triptych.config import UserError
@@ -70,6 +73,33 @@ def test_a_run_is_published_and_its_scores_later(hub, client, publish, tmp_path)
     assert "num_importance_samples" in found["neg_elbo"].metric_args.keys() - found["psnr"].metric_args.keys()
     assert ModelCard(card.content).data.to_dict() == card.data.to_dict(), "read again it is the same"
     assert card.text.index("## The run's records") < card.text.index("## Scores") < card.text.index("## Intended use")
+
+
+def guided(interval: tuple[float, float] | None, guide: bool):
+    pipeline = make_diffusion()
+    settings = {"guidance_interval": interval, "guide": pipeline.unet if guide else None}
+    return type(pipeline)(pipeline.unet, pipeline.scheduler, **settings)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        make_vae,
+        make_denoiser,
+        make_diffusion,
+        lambda: guided((0.3, 5.0), False),
+        lambda: guided(None, True),
+        lambda: guided((0.0, float("inf")), True),
+    ],
+)
+def test_every_kind_of_pipeline_can_be_published(tmp_path, make):
+    pipeline = make()
+    pipeline.save_pretrained(tmp_path / "saved")
+    assert publishing.kind_of(tmp_path / "saved", "model_index.json") == type(pipeline).__name__
+    for text in ("", "[]", '{"_class'):
+        (tmp_path / "saved/model_index.json").write_text(text)
+        with pytest.raises(UserError, match=r"model_index\.json is torn"):
+            publishing.kind_of(tmp_path / "saved", "model_index.json")
 
 
 def test_an_upload_that_fails_after_training_loses_nothing(hub, client, publish, tmp_path):

@@ -70,17 +70,22 @@ def kind_of(folder: Path, index_name: str) -> str:
     Raises:
         UserError: it is none of ours, its code or its weights are missing, or there are pickled weights.
     """
-    index = json.loads((folder / index_name).read_text())
+    try:
+        index = json.loads((folder / index_name).read_text())
+    except (OSError, ValueError):
+        index = None
+    if not isinstance(index, dict):
+        raise UserError(f"{folder / index_name} is torn: nobody could load the model. Save it again.")
     name = index.get("_class_name") or index.get("architectures") or ["model of no known class"]
     # [file, class] where a pipeline brings its code, a class of diffusers, or [class] of transformers
     code, kind = (None, name) if isinstance(name, str) else (name if len(name) == 2 else (None, name[0]))
     if kind not in cards.KINDS:
         raise UserError(f"{folder} holds a {kind}; what can be published is {', '.join(cards.KINDS)}.")
     needed = [f"{code}.py"] if code else []
-    # a component is [library or file, class], [null, null] where an optional one is not there
-    pairs = {key: value for key, value in index.items() if isinstance(value, list) and not key.startswith("_")}
-    components = {key: value[0] for key, value in pairs.items() if all(isinstance(part, str) for part in value)}
-    needed += [f"{key}/{file}.py" for key, file in components.items() if code and file not in LIBRARIES]
+    # [file or library, class]; an optional part that isn't there has nulls, and a setting may be a list of numbers
+    parts = {key: value for key, value in index.items() if isinstance(value, list) and not key.startswith("_")}
+    components = {key: value for key, value in parts.items() if all(isinstance(name, str) for name in value)}
+    needed += [f"{key}/{value[0]}.py" for key, value in components.items() if code and value[0] not in LIBRARIES]
     missing = [file for file in needed if not (folder / file).exists()]
     if missing or (cards.KINDS[kind].library == "diffusers" and not code):
         raise UserError(
