@@ -698,8 +698,13 @@ def test_the_keyboard_alone_suffices(page, tmp_path):
     page.keyboard.press("Space")
     page.get_by_text("ship, finished").wait_for()
     tab_to("Another one")
+    first = page.locator("a.save:visible").get_attribute("href")
     page.keyboard.press("Enter")
     page.wait_for_function("seed => seed.value != '0'", arg=page.get_by_label("Seed").element_handle())
+    # the first drawing stays until the next one's first step is there, and that has nothing to save yet
+    page.wait_for_function(
+        "first => ![null, undefined, first].includes(document.querySelector('a.save')?.href)", arg=first
+    )
     page.get_by_text("ship, finished").wait_for()
     tab_to("Save as PNG", "Shift+Tab")
     with page.expect_download() as download:
