@@ -67,10 +67,14 @@ def main(
         output: folder of rows.jsonl, table.md and the chart.
     """
     folders = dict(part.split("=", 1) for part in listed(pipelines) if "=" in part)
-    if len(folders) != len(listed(pipelines)) or num_images_per_class < 1 or num_denoised < 1 or num_bootstrap < 2:
+    if (
+        len(folders) != len(listed(pipelines))
+        or min(num_images_per_class, batch_size, num_denoised) < 1
+        or num_bootstrap < 2
+    ):
         raise UserError(
-            "pipelines must be name=folder,name=folder, with different names; num_images_per_class and num_denoised "
-            "must be at least 1, num_bootstrap 2."
+            "pipelines must be name=folder,name=folder, with different names; num_images_per_class, batch_size "
+            "and num_denoised must be at least 1, num_bootstrap 2."
         )
     critic = load_critic(judge)
     images = load_images(data, need_labels=True)

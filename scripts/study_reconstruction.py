@@ -66,6 +66,8 @@ def main(
         seed: of the noise; an image's is the same at every t.
         output: folder of rows.jsonl, table.md and the figures.
     """
+    if num_images_per_class < 1 or batch_size < 1:
+        raise UserError("num_images_per_class and batch_size must be at least 1.")
     critic = load_judge(judge)
     pipe = load_pipeline(pipeline, "unet", torch_dtype=getattr(torch, dtype))
     pipe.scheduler = scheduler_class(scheduler).from_config(pipe.scheduler.config)

@@ -22,6 +22,8 @@ from models.pipeline_vae import VAEPipeline
 from models.vae import VAE
 from triptych.config import DataConfig, UserError
 from triptych.data import load_images
+from triptych.export import load_pipeline
+from triptych.scoring import draw
 
 DIGITS = [str(k) for k in range(10)]
 
@@ -110,6 +112,18 @@ def test_a_vae_has_no_classes_to_ask_for(score, tmp_path):
     VAEPipeline(VAE(8, 1, 2, "mlp"), "bernoulli").save_pretrained(tmp_path / "vae")
     found = score(tmp_path / "vae")
     assert found["n"] == 40 and "class_accuracy" not in found and found["frechet_distance"] > 0
+
+
+@pytest.mark.parametrize("counts", [{"batch_size": 0}, {"num_images_per_class": 0}, {"num_images_per_class": -1}])
+def test_studies_of_nothing_are_refused(tmp_path, counts):
+    source = save_pipeline(tmp_path / "pipeline")
+    reconstruction = importlib.import_module("study_reconstruction").main
+    with pytest.raises(UserError, match="must be at least 1"):
+        reconstruction(str(source), judge="none", output=tmp_path / "out", **counts)
+    per_class, batch_size = counts.get("num_images_per_class", 1), counts.get("batch_size", 1)
+    with pytest.raises(UserError, match="must be at least 1"):
+        draw(load_pipeline(str(source)), {}, per_class, batch_size, 0, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_bad_input(score, tmp_path, judge):

@@ -41,6 +41,8 @@ def draw(
     Returns:
         uint8 (N, C, H, W); the classes asked for, (N,), or None; and seconds an image, median over the batches.
     """
+    if per_class < 1 or batch_size < 1:
+        raise UserError("num_images_per_class and batch_size must be at least 1.")
     pipe.to("cuda" if torch.cuda.is_available() else "cpu")
     pipe.set_progress_bar_config(disable=True)
     names = getattr(pipe, "class_names", None)
