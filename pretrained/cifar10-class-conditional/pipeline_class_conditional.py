@@ -240,9 +240,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         guidance_scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         num_inference_steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
         interval = self.config.guidance_interval if guidance_interval is None else guidance_interval
-        low, high = (0, float("inf")) if interval is None else interval
-        if not 0 <= low < high:
-            raise ValueError(f"guidance_interval must be (low, high) with 0 <= low < high, not {interval}.")
+        low, high = (0, math.inf) if interval is None else ends(interval)
         if output_type not in ("pil", "np", "pt"):
             raise ValueError(f"output_type must be 'pil', 'np' or 'pt', not {output_type!r}.")
         num_images_per_class = at_least_1("num_images_per_class", num_images_per_class)
@@ -351,10 +349,12 @@ class ClassConditionalPipeline(DiffusionPipeline):
         if sigma <= 0:
             raise ValueError(f"sigma must be positive, not {sigma:g}.")
         check_floats("images", images, (len(images) if torch.is_tensor(images) else 0, *self.image_shape))
-        if len(images) and images.abs().max() > 2 + 10 * sigma:
+        beyond = (images - 0.5).abs().max() - 0.5 if len(images) else 0
+        if beyond > 0.1 + 7 * sigma:  # which Gaussian noise does not once in 10^11 pixels
             raise ValueError(
-                f"images must lie in [0, 1] but for noise of sigma {sigma:g}; they reach {images.abs().max():g}. "
-                f"Divide 8-bit values, and their sigma, by 255."
+                f"images must lie in [0, 1] but for noise of sigma {sigma:g}; they go from {images.min():g} to "
+                f"{images.max():g}. Divide 8-bit values, and their sigma, by 255; of images in [-1, 1] it is "
+                f"`images / 2 + 0.5`, and half their sigma."
             )
         ids = self.class_ids(classes)
         ids = ids * len(images) if len(ids) == 1 else ids
@@ -363,6 +363,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
                 f"{len(ids)} classes were given for {len(images)} images. Give one for all, or one for each."
             )
         own = self.scheduler
+        if not isinstance(scheduler, (SchedulerMixin, type(None))):
+            raise ValueError(f"scheduler must be one of diffusers' schedulers, or None, not {scheduler!r}.")
         self.check_scheduler()
         # Whatever the saved scheduler's variance is: the one below is that of the posterior.
         ancestral = DDPMScheduler.from_config(own.config, variance_type="fixed_small")
@@ -587,6 +589,17 @@ def finite(name: str, value: object) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{name} must be a finite number, not {value!r}.")
     return number
+
+
+def ends(interval: object) -> tuple[float, float]:
+    """Both ends of a guidance interval, the upper of which may be infinite; or a ValueError."""
+    try:
+        low, high = (math.nan if isinstance(end, str) else float(end) for end in interval)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not 0 <= low < high:
+        raise ValueError(f"guidance_interval must be (low, high) with 0 <= low < high, not {interval!r}.")
+    return low, high
 
 
 def check_generators(generator: object, count: int) -> torch.Generator | list[torch.Generator] | None:

@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline, ModelMixin
-from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import BaseOutput
 from PIL import Image, ImageOps
 
@@ -99,10 +98,11 @@ class DenoiserPipeline(DiffusionPipeline):
         """
         if output_type not in ("pil", "np", "pt"):
             raise ValueError(f"output_type must be 'pil', 'np' or 'pt', not {output_type!r}.")
+        given = f"overlap {overlap!r}, tile {tile!r}, batch_size {batch_size!r}"
         tile, overlap, batch_size = (whole(value) for value in (tile, overlap, batch_size))
         if not 0 <= 2 * overlap <= tile or tile < 1 or batch_size < 1:
             raise ValueError(
-                f"0 <= 2 * overlap <= tile and batch_size >= 1 must hold; got {overlap}, {tile}, {batch_size}."
+                f"0 <= 2 * overlap <= tile and batch_size >= 1 must hold, all of them whole numbers; got {given}."
             )
         tensors = self._as_tensors(images)
         align = self.denoiser.multiple  # tiles begin where the network's own grid does
@@ -142,10 +142,15 @@ class DenoiserPipeline(DiffusionPipeline):
                 weights[n][:, y : y + h, x : x + w] += weight
         for n, total in sums.items():
             done[n] = (total / weights[n]).clamp(0, 1)
+        if not all(image.isfinite().all() for image in done):
+            raise ValueError(
+                "The network gave NaN or infinite values. Its weights may be torn, or need float32: `pipeline.to("
+                "torch.float32)`."
+            )
         if output_type != "pt":
             done = [image.permute(1, 2, 0).numpy() for image in done]
         if output_type == "pil":
-            done = [VaeImageProcessor.numpy_to_pil(image)[0] for image in done]
+            done = [to_pil(image) for image in done]
         self.maybe_free_model_hooks()
         return DenoiserOutput(done) if return_dict else (done,)
 
@@ -248,6 +253,12 @@ def whole(value: object) -> int:
         return operator.index(value)
     except TypeError:
         return -1
+
+
+def to_pil(image: np.ndarray) -> Image.Image:
+    """An array (H, W, 1 or 3) in [0, 1] as a PIL image, grey or RGB."""
+    pixels = (image * 255).round().astype(np.uint8)
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
 
 
 # ---- opening images ------------------------------------------------------------------------------------------

@@ -124,11 +124,16 @@ class VAEPipeline(DiffusionPipeline):
         """Mean of p(x | z): (B, latent_dim) -> images in [0, 1], as `output_type` says.
 
         Raises:
-            ValueError: the latents have another shape, or aren't finite floats.
+            ValueError: the latents have another shape, or aren't finite floats; or the network's answer isn't.
         """
         check_output_type(output_type)
         check_floats("latents", latents, (self.vae.config.latent_dim,))
         images = self.vae.decode(latents.to(self._execution_device, self.vae.dtype)).sigmoid().cpu()
+        if not images.isfinite().all():
+            raise ValueError(
+                "The network gave NaN or infinite values. Latents are about N(0, 1); or its weights are torn, or need "
+                "float32."
+            )
         if output_type == "pt":
             return images
         images = images.permute(0, 2, 3, 1).numpy()
