@@ -89,8 +89,10 @@ class Run:
     # ---- beginning -------------------------------------------------------------------------------
 
     def _tell_processes(self) -> None:
-        number = f"{self.num_processes} process{'es' if self.num_processes > 1 else ''}"
-        threads = f", {torch.get_num_threads()} threads each" if self.device.type == "cpu" else ""
+        several, count = self.num_processes > 1, torch.get_num_threads()
+        number = f"{self.num_processes} process{'es' if several else ''}"
+        threads = f", {count} thread{'s' if count > 1 else ''}{' each' if several else ''}"
+        threads = threads if self.device.type == "cpu" else ""
         precision = self.accelerator.mixed_precision
         self.accelerator.print(
             f"Training {self.config.name}: {number} on {self.device.type}{threads}, precision {precision}.",
