@@ -63,7 +63,7 @@ def trained(tmp_path_factory) -> Path:
     script = [sys.executable, str(ROOT / "scripts/train_vae.py"), *vae_flags(name="run")]
     done = subprocess.run(script, cwd=folder, env=environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith("Training run: 1 process on cpu, 1 threads each, precision no.\n")
+    assert done.stderr.startswith("Training run: 1 process on cpu, 1 thread, precision no.\n")
     return folder / "runs/run"
 
 
