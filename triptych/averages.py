@@ -36,6 +36,7 @@ class PowerAverages:
     def __init__(self, model: torch.nn.Module, widths: Sequence[float]):
         self._names = [name for name, _ in model.named_parameters()]
         self._averages = {width: [p.detach().clone().float() for p in model.parameters()] for width in widths}
+        self._exponents = {width: exponent(width) for width in widths}
         self.update = 0
 
     @torch.no_grad()
@@ -43,7 +44,7 @@ class PowerAverages:
         """average <- beta_t average + (1 - beta_t) parameters, beta_t = (1 - 1 / t)^(gamma + 1) (EDM2, eq. 4)."""
         parameters, self.update = list(parameters), self.update + 1
         for width, average in self._averages.items():
-            beta = (1 - 1 / self.update) ** (exponent(width) + 1)
+            beta = (1 - 1 / self.update) ** (self._exponents[width] + 1)
             torch._foreach_lerp_(average, parameters, 1 - beta)
 
     def save(self, folder: Path) -> Path:
