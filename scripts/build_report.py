@@ -12,11 +12,11 @@ from __future__ import annotations
 import importlib
 import io
 import json
-import os
 import re
 from pathlib import Path
 from types import ModuleType
 
+from triptych.address import repository_address
 from triptych.config import UserError, command
 from triptych.records import made_by
 
@@ -57,22 +57,6 @@ def load(package: str) -> ModuleType:
             f"the report needs the package {package}, which isn't installed. Install it by "
             "pip install -e '.[report]', or let `make report` do it."
         ) from None
-
-
-def repository_address() -> str:
-    """Where the project lives, such as https://github.com/someone/triptych.
-
-    Raises:
-        UserError: it is no GitHub address.
-    """
-    declared = re.search(r'^Repository = "(.*)"$', (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
-    address = os.environ.get("TRIPTYCH_REPOSITORY") or (declared.group(1) if declared else "")
-    if not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", address):
-        raise UserError(
-            f"the repository's address {address!r} is not of the form https://github.com/owner/name, which Colab can "
-            f"open. Set Repository under [project.urls] in pyproject.toml, or TRIPTYCH_REPOSITORY."
-        )
-    return address
 
 
 def links(segno: ModuleType, address: str) -> dict[str, str]:

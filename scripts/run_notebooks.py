@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import re
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from PIL import Image
 
+from triptych.address import repository_address
 from triptych.config import UserError, command, listed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,22 +68,6 @@ def main(
         nbformat.write(notebook, partial)
         partial.replace(path)
         print(f"{path}  {path.stat().st_size / 1000:,.0f} kB")
-
-
-def repository_address() -> str:
-    """Where the project lives, such as https://github.com/someone/triptych.
-
-    Raises:
-        UserError: it is no GitHub address.
-    """
-    declared = re.search(r'^Repository = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
-    address = os.environ.get("TRIPTYCH_REPOSITORY") or (declared.group(1) if declared else "")
-    if not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", address):
-        raise UserError(
-            f"the repository's address {address!r} is not of the form https://github.com/owner/name, which Colab can "
-            f"open. Set Repository under [project.urls] in pyproject.toml, or TRIPTYCH_REPOSITORY."
-        )
-    return address
 
 
 def write_address(notebook: nbformat.NotebookNode, address: str, name: str) -> None:
