@@ -43,6 +43,8 @@ def main(config: DistillationConfig) -> None:
     guidance = {key: getattr(config, key) for key in ("guidance_scale", "guidance_interval")}
     guidance = {key: teacher.config.get(key) if value is None else value for key, value in guidance.items()}
     low, high = guidance["guidance_interval"] or (0, float("inf"))
+    if getattr(teacher, "guide", None) is not None:
+        raise UserError(f"teacher {config.teacher} is guided by a second network, which this does not distil.")
     run = Run(config)
     images = load_images(config.data, need_labels=True)
     if images.class_names != teacher.class_names or images.channels != teacher.image_shape[0]:
@@ -67,12 +69,14 @@ def main(config: DistillationConfig) -> None:
     @torch.no_grad()
     def teachers_x0(x: torch.Tensor, at: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """What the guided teacher takes for the image at its steps `at`: (B, C, H, W), (B,), (B,) -> (B, C, H, W)."""
-        both = torch.cat([labels, torch.full_like(labels, len(teacher.class_names))])
-        output = teacher.unet(torch.cat([x, x]), timesteps[at].repeat(2), class_labels=both).sample.float()
-        cond, uncond = output.chunk(2)
-        inside = (low <= sigmas[at]) & (sigmas[at] <= high)
-        scale = torch.where(inside, guidance["guidance_scale"], 1.0)[:, None, None, None]
-        return predicted_x0(uncond + scale * (cond - uncond), x, alpha_bars[at], "v_prediction")
+        output = teacher.unet(x, timesteps[at], class_labels=labels).sample.float()
+        if guidance["guidance_scale"] != 1:
+            null = torch.full_like(labels, len(teacher.class_names))
+            uncond = teacher.unet(x, timesteps[at], class_labels=null).sample.float()
+            inside = (low <= sigmas[at]) & (sigmas[at] <= high)
+            scale = torch.where(inside, guidance["guidance_scale"], 1.0)[:, None, None, None]
+            output = uncond + scale * (output - uncond)
+        return predicted_x0(output, x, alpha_bars[at], "v_prediction")
 
     def make_pipeline() -> ClassConditionalPipeline:
         return ClassConditionalPipeline(

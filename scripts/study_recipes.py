@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from diffusers import DiffusionPipeline
 
 from triptych.cards import weights_hash
-from triptych.config import DataConfig, UserError, command, listed
+from triptych.config import DataConfig, UserError, command, named_folders
 from triptych.data import load_images, to_images
 from triptych.export import load_pipeline
 from triptych.features import extract, load_critic
@@ -66,16 +66,9 @@ def main(
         seed: of all noise and resampling.
         output: folder of rows.jsonl, table.md and the chart.
     """
-    folders = dict(part.split("=", 1) for part in listed(pipelines) if "=" in part)
-    if (
-        len(folders) != len(listed(pipelines))
-        or min(num_images_per_class, batch_size, num_denoised) < 1
-        or num_bootstrap < 2
-    ):
-        raise UserError(
-            "pipelines must be name=folder,name=folder, with different names; num_images_per_class, batch_size "
-            "and num_denoised must be at least 1, num_bootstrap 2."
-        )
+    folders = named_folders(pipelines, "pipelines")
+    if min(num_images_per_class, batch_size, num_denoised) < 1 or num_bootstrap < 2:
+        raise UserError("num_images_per_class, batch_size and num_denoised must be at least 1, num_bootstrap 2.")
     critic = load_critic(judge)
     images = load_images(data, need_labels=True)
     real = extract(critic, images, cache=output / "features")

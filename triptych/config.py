@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,12 @@ def check(condition: bool, message: str) -> None:
     """Raise ``ValueError(message)`` unless `condition`; jsonargparse turns it into a command-line error."""
     if not condition:
         raise ValueError(message)
+
+
+def check_interval(interval: tuple[float, float] | None, setting: str) -> None:
+    """The same for noise levels between which something is done."""
+    low, high = interval or (0, 1)
+    check(0 <= low < high, f"{setting} must be [low, high] with 0 <= low < high")
 
 
 @dataclass(frozen=True)
@@ -315,7 +321,7 @@ class NoiseLevelConfig:
 class SamplingConfig:
     """How the trained model draws when nobody says otherwise: saved as the pipeline's defaults."""
 
-    # any scheduler class of diffusers that can be built from a DDPMScheduler's config
+    # a scheduler class of diffusers: one of those that triptych.schedules.FITTING lists
     scheduler: str = "DPMSolverMultistepScheduler"
     num_inference_steps: int = 25
     # arguments of that class beside the trained ones, such as {algorithm_type: sde-dpmsolver++}
@@ -330,8 +336,7 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         check(self.num_inference_steps >= 1, "sampling.num_inference_steps must be at least 1")
         check(self.guidance_scale >= 0, "sampling.guidance_scale must be 0 or more")
-        low, high = self.guidance_interval or (0, 1)
-        check(0 <= low < high, "sampling.guidance_interval must be [low, high] with 0 <= low < high")
+        check_interval(self.guidance_interval, "sampling.guidance_interval")
         check(self.num_per_class >= 1, "sampling.num_per_class must be at least 1")
 
 
@@ -420,8 +425,7 @@ class DistillationConfig(ExperimentConfig):
         check(self.num_inference_steps >= 1, "num_inference_steps must be at least 1")
         check(self.num_teacher_steps >= 2, "num_teacher_steps must be at least 2: with 1 there is nothing to learn")
         check(self.guidance_scale is None or self.guidance_scale >= 0, "guidance_scale must be 0 or more")
-        low, high = self.guidance_interval or (0, 1)
-        check(0 <= low < high, "guidance_interval must be [low, high] with 0 <= low < high")
+        check_interval(self.guidance_interval, "guidance_interval")
         check(self.num_per_class >= 1, "num_per_class must be at least 1")
 
 
@@ -657,6 +661,27 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def listed(text: str | None, separator: str = ",") -> list[str]:
     """ "a, b" from the command line, as a list without blanks and empty parts."""
     return [part.strip() for part in (text or "").split(separator) if part.strip()]
+
+
+def named_folders(text: str, argument: str, taken: Collection[str] = ()) -> dict[str, str]:
+    """ "a=folder,b=folder" from the command line, by name.
+
+    Args:
+        text: what was given.
+        argument: what it was given as, for the errors.
+        taken: names that mean something else.
+
+    Raises:
+        UserError: it is of another form, or a name is given twice or is one of `taken`.
+    """
+    parts = [part.split("=", 1) for part in listed(text)]
+    if not parts or any(len(part) != 2 or not all(part) for part in parts):
+        raise UserError(f"{argument} must be name=folder, several separated by commas, not {text!r}.")
+    folders = dict(parts)
+    if set(taken) & folders.keys() or len(folders) < len(parts):
+        none_of = f", and none of {', '.join(taken)}" if taken else ""
+        raise UserError(f"{argument}: every name must be its own{none_of}.")
+    return folders
 
 
 def command(main: Callable[..., Any], parameters: type[T] | Callable[..., Any] | None = None) -> None:

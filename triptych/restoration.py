@@ -17,7 +17,7 @@ from diffusers import DiffusionPipeline
 
 from triptych import classical
 from triptych.cards import weights_hash
-from triptych.config import DataConfig, NoiseConfig, UserError, listed
+from triptych.config import DataConfig, NoiseConfig, UserError, named_folders
 from triptych.data import ImageSet, load_images, to_unit_interval
 from triptych.export import load_pipeline
 from triptych.noise import degrade_by_index
@@ -98,7 +98,7 @@ def load_restorers(
         UserError: `models` is malformed, or a folder holds no pipeline that restores.
     """
     restorers: dict[str, tuple[Restore, dict]] = {}
-    for name, folder in named_folders(models).items():
+    for name, folder in named_folders(models, "models", taken=("noisy", *classical.METHODS)).items():
         pipe, known_by = load_pipeline(folder), {"weights": weights_hash(folder)}
         if "unet" in pipe.components:
             for steps in diffusion_steps:
@@ -150,22 +150,6 @@ def by_diffusion(pipe: DiffusionPipeline, num_inference_steps: int, seed: int) -
         return [image for some in stack(noisy, pipe).split(100) for image in pipe.restore(some, sigma, **how).images]
 
     return reverse
-
-
-def named_folders(models: str) -> dict[str, str]:
-    """ "a=folder,b=folder" from the command line, by name.
-
-    Raises:
-        UserError: it is of another form, or a name is taken.
-    """
-    parts = [part.split("=", 1) for part in listed(models)]
-    if any(len(part) != 2 for part in parts):
-        raise UserError(f"models {models!r} must be name=folder, several separated by commas.")
-    pipelines = dict(parts)
-    taken = {"noisy", *classical.METHODS} & pipelines.keys()
-    if taken or len(pipelines) < len(parts):
-        raise UserError(f"models: every name must be its own, and none of noisy, {', '.join(classical.METHODS)}.")
-    return pipelines
 
 
 def load_any(data: DataConfig, any_size: bool, paired: bool) -> ImageSet | PhotoSet:

@@ -146,9 +146,7 @@ class Run:
         prepared = self.accelerator.prepare(*objects)
         self.accelerator.register_for_checkpointing(*stateful, self)
         if self.config.resume:
-            checkpoint = self._on_main(lambda: checkpoints.find(self.folder / "checkpoints", self.config.resume))
-            if checkpoint is None and (beginning := run_folder.branched_from(self.folder)):  # killed before its first
-                checkpoint = checkpoints.find(self.folder / "checkpoints", beginning)
+            checkpoint = self._on_main(self._find_checkpoint)
             if checkpoint is not None:
                 self._load(checkpoint)
             self.accelerator.print(f"Resuming from {checkpoint or 'the beginning'}.", file=sys.stderr)
@@ -157,6 +155,12 @@ class Run:
             settings = {key: str(value) for key, value in flatten(to_dict(self.config)).items()}
             self.accelerator.init_trackers("triptych", settings)
         return prepared
+
+    def _find_checkpoint(self) -> Path | None:
+        """What to go on from; a branch that was killed before its first checkpoint begins again."""
+        folder = self.folder / "checkpoints"
+        found, beginning = checkpoints.find(folder, self.config.resume), run_folder.branched_from(self.folder)
+        return checkpoints.find(folder, beginning) if found is None and beginning else found
 
     def _load(self, checkpoint: Path) -> None:
         try:
