@@ -67,8 +67,11 @@ def main(
         output: folder of rows.jsonl, table.md and the chart.
     """
     folders = named_folders(pipelines, "pipelines")
-    if min(num_images_per_class, batch_size, num_denoised) < 1 or num_bootstrap < 2:
-        raise UserError("num_images_per_class, batch_size and num_denoised must be at least 1, num_bootstrap 2.")
+    if min(len(folders), num_images_per_class, batch_size, num_denoised) < 1 or num_bootstrap < 2:
+        raise UserError(
+            "There must be at least one pipeline, image of each class, image to denoise and image at once, and two "
+            "resamplings (num_bootstrap)."
+        )
     critic = load_critic(judge)
     images = load_images(data, need_labels=True)
     real = extract(critic, images, cache=output / "features")

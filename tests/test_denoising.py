@@ -202,8 +202,8 @@ def test_bad_input_is_named_before_work_begins(score, tmp_path):
     folder = save_denoiser(tmp_path / "denoiser")
     for settings, message in (
         ({"models": "runs/x"}, "name=folder"),
-        ({"models": f"noisy={folder}"}, "every name"),
-        ({"models": f"a={folder},a={folder}"}, "every name"),
+        ({"models": f"noisy={folder}"}, "Every name"),
+        ({"models": f"a={folder},a={folder}"}, "Every name"),
         ({"models": f"a={tmp_path}/nothing"}, "does not exist"),
         ({"sigmas": [25.0], "noise": NoiseConfig()}, "not two"),
         ({"sigmas": [300.0]}, r"\[0, 255\]"),

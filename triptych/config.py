@@ -675,12 +675,12 @@ def named_folders(text: str, argument: str, taken: Collection[str] = ()) -> dict
         UserError: it is of another form, or a name is given twice or is one of `taken`.
     """
     parts = [part.split("=", 1) for part in listed(text)]
-    if not parts or any(len(part) != 2 or not all(part) for part in parts):
+    if any(len(part) != 2 or not all(part) for part in parts):
         raise UserError(f"{argument} must be name=folder, several separated by commas, not {text!r}.")
     folders = dict(parts)
     if set(taken) & folders.keys() or len(folders) < len(parts):
         none_of = f", and none of {', '.join(taken)}" if taken else ""
-        raise UserError(f"{argument}: every name must be its own{none_of}.")
+        raise UserError(f"{argument}: the names clash. Every name must be its own{none_of}.")
     return folders
 
 
