@@ -30,13 +30,13 @@ benchmark: .venv/.runtime  ## the training loops against the bare steps; DATA=fo
 	$(LAUNCH) benchmarks/training_gan.py --config configs/gan_cifar10.yaml --generator_init null $(if $(DATA),--data.path $(DATA))
 
 report: .venv/.report  ## the report in Persian and English, into runs/report; NAME="Full Name" ID=12345
-	$(BIN)/python scripts/build_report.py --name "$(NAME)" --id "$(ID)" --output runs/report
+	$(BIN)/python scripts/project/build_report.py --name "$(NAME)" --id "$(ID)" --output runs/report
 
 notebooks: .venv/.notebooks  ## execute all notebooks in place
-	$(BIN)/python scripts/run_notebooks.py
+	$(BIN)/python scripts/project/run_notebooks.py
 
 badges: .venv/.notebooks  ## write the repository's address (pyproject.toml) into the notebooks
-	$(BIN)/python scripts/run_notebooks.py --execute false
+	$(BIN)/python scripts/project/run_notebooks.py --execute false
 
 space: .venv/.space  ## a page to play with the trained models; TRIPTYCH_MODELS=folder for others than ours
 	$(BIN)/python space/app.py

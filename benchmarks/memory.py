@@ -1,5 +1,6 @@
-"""What it saves to keep the memory of freed tensors (triptych.machine.keep_freed_memory): the shipped networks trained
-with and without, in turns of one process.
+"""What it saves to keep the memory of freed tensors: the shipped networks trained with and without, in turns.
+
+``triptych.training.machine.keep_freed_memory`` in one process.
 
     python benchmarks/memory.py
 
@@ -21,10 +22,12 @@ from functools import partial
 
 import torch
 
-from triptych import machine
-from triptych.config import UserError, command
-from triptych.export import load_pipeline
-from triptych.features import load_judge
+from triptych.cli import command
+from triptych.devices import device_name, effective_precision
+from triptych.errors import UserError
+from triptych.evaluation.judges import load_judge
+from triptych.pipelines.store import load_pipeline
+from triptych.training import machine
 
 TURNS, STEPS = 7, 3  # turns of each, steps in a turn
 MB = 2**20
@@ -39,8 +42,8 @@ def main(precision: str = "bf16") -> None:
     if not machine.keep_freed_memory():
         raise UserError("This C library has no mallopt: there is nothing to compare.")
     machine.use_all_cores(None, 1)
-    precision, note = machine.effective_precision(precision, torch.device("cpu"))
-    name, threads = machine.device_name(torch.device("cpu")), torch.get_num_threads()
+    precision, note = effective_precision(precision, torch.device("cpu"))
+    name, threads = device_name(torch.device("cpu")), torch.get_num_threads()
     print(f"{name}, torch {torch.__version__}, {threads} threads, precision {precision}, medians of {TURNS} turns")
     if note:
         print(f"note: {note}")

@@ -21,10 +21,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from triptych import machine
-from triptych.config import DataConfig, command
-from triptych.data import load_images, open_records
-from triptych.decoding import as_picture
+from triptych.cli import command
+from triptych.config.base import DataConfig
+from triptych.data.decoding import as_picture
+from triptych.data.sources import load_images, open_records
+from triptych.devices import device_name
+from triptych.training import machine
 
 TURNS = 5
 
@@ -57,7 +59,7 @@ def main(path: str, split: str = "train", count: int = 10_000) -> None:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 as_picture(images.whole(index).permute(1, 2, 0).numpy()).save(folder / name)
                 file.write(folder / name, name)
-        name, threads = machine.device_name(torch.device("cpu")), torch.get_num_threads()
+        name, threads = device_name(torch.device("cpu")), torch.get_num_threads()
         print(f"{name}, {threads} threads, {images.image_size}x{images.image_size} pixels")
         for kind, config in (
             ("table", DataConfig(path=path, split=split)),

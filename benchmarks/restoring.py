@@ -14,9 +14,10 @@ import time
 
 import torch
 
-from triptych import machine
-from triptych.config import command
-from triptych.export import load_pipeline
+from triptych.cli import command
+from triptych.devices import device_name
+from triptych.pipelines.store import load_pipeline
+from triptych.training import machine
 
 TURNS = 9
 
@@ -52,7 +53,7 @@ def main(pipeline: str, count: int = 500, image_size: int = 32, height: int = 10
         work()
     whole, bare = zip(*((seconds(through_pipeline), seconds(through_network)) for _ in range(TURNS)), strict=True)
     ratios = sorted(b / w for b, w in zip(bare, whole, strict=True))
-    name, threads = machine.device_name(torch.device("cpu")), torch.get_num_threads()
+    name, threads = device_name(torch.device("cpu")), torch.get_num_threads()
     print(f"{name}, torch {torch.__version__}, {threads} threads, fp32")
     print(f"pipeline            {count / statistics.median(whole):8.0f} images/s of {image_size}x{image_size}")
     print(f"bare network        {count / statistics.median(bare):8.0f} images/s")

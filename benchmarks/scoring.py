@@ -13,10 +13,12 @@ import time
 
 import torch
 
-from triptych import machine
-from triptych.config import command
-from triptych.features import extract, load_judge
-from triptych.scoring import distances, recognised
+from triptych.cli import command
+from triptych.devices import device_name
+from triptych.evaluation.extraction import extract
+from triptych.evaluation.judges import load_judge
+from triptych.evaluation.scores import distances, recognised
+from triptych.training import machine
 
 TURNS, BATCH = 9, 250
 
@@ -51,7 +53,7 @@ def main(judge: str, count: int = 10_000, image_size: int = 32, num_bootstrap: i
     for work in (whole, bare):
         work()
     turns = [(seconds(whole), seconds(bare)) for _ in range(TURNS)]
-    name, threads = machine.device_name(torch.device("cpu")), torch.get_num_threads()
+    name, threads = device_name(torch.device("cpu")), torch.get_num_threads()
     print(f"{name}, torch {torch.__version__}, {threads} threads, fp32")
     for title, times in zip(("extract", "bare network"), zip(*turns, strict=True), strict=True):
         print(f"{title:19} {len(some) / statistics.median(times):8.0f} images/s")

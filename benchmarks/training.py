@@ -16,9 +16,10 @@ import torch
 from diffusers import UNet2DModel
 from turns import loop_against_bare
 
-from triptych.config import DiffusionConfig, command
-from triptych.optimizers import make_optimizers
-from triptych.run import Run
+from triptych.cli import command
+from triptych.config.diffusion import DiffusionConfig
+from triptych.training.optimizers import make_optimizers
+from triptych.training.run import Run
 
 
 class Bare:

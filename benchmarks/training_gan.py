@@ -15,10 +15,11 @@ import torch
 from turns import loop_against_bare
 
 from models.gan import DenoisingUNet, PatchDiscriminator
-from triptych.config import GanConfig, command
-from triptych.losses import discriminator_loss, generator_loss, restoration_loss
-from triptych.optimizers import make_optimizers
-from triptych.run import Run
+from triptych.cli import command
+from triptych.config.gan import GanConfig
+from triptych.losses.gan import discriminator_loss, generator_loss, restoration_loss
+from triptych.training.optimizers import make_optimizers
+from triptych.training.run import Run
 
 
 class Bare:

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from triptych import machine
-from triptych.config import ExperimentConfig
-from triptych.run import Run
+from triptych.config.training import ExperimentConfig
+from triptych.training import machine
+from triptych.training.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 TURNS, STEPS, WARM_UP = 12, 10, 10  # turns of each, steps in a turn, steps of each before anything is timed

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from triptych.averages import average_of
-from triptych.cards import model_card
-from triptych.config import UserError, command
-from triptych.export import load_pipeline, refuse_unless_empty, save_pipeline
-from triptych.run_folder import branched_from
+from triptych.cli import command, refuse_unless_empty
+from triptych.errors import UserError
+from triptych.pipelines.store import load_pipeline, save_pipeline
+from triptych.publishing.cards import model_card
+from triptych.training.averages import average_of
+from triptych.training.run_folder import branched_from
 
 
 def main(

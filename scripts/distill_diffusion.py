@@ -16,23 +16,19 @@ import torch.nn.functional as F
 from diffusers import DDIMScheduler
 
 from models.pipeline_class_conditional import ClassConditionalPipeline
-from triptych.cards import model_card
-from triptych.config import DistillationConfig, UserError, command
-from triptych.data import load_images
-from triptych.export import averaged_weights, load_pipeline, save_pipeline
-from triptych.figures import save_image_grid
-from triptych.losses import (
-    ddim_step,
-    denoising_loss,
-    diffuse,
-    distilled_x0,
-    flip_horizontally,
-    predicted_x0,
-    prediction_for,
-)
-from triptych.optimizers import make_ema, make_lr_schedulers, make_optimizers
-from triptych.run import Run
-from triptych.sampling import class_grid
+from triptych.cli import command
+from triptych.config.diffusion import DistillationConfig
+from triptych.data.augmentation import flip_horizontally
+from triptych.data.sources import load_images
+from triptych.errors import UserError
+from triptych.figures.images import save_image_grid
+from triptych.losses.diffusion import ddim_step, denoising_loss, diffuse, distilled_x0, predicted_x0, prediction_for
+from triptych.pipelines.sampling import class_grid
+from triptych.pipelines.store import load_pipeline, save_pipeline
+from triptych.publishing.cards import model_card
+from triptych.training.averages import averaged_weights
+from triptych.training.optimizers import make_ema, make_lr_schedulers, make_optimizers
+from triptych.training.run import Run
 
 
 def main(config: DistillationConfig) -> None:

@@ -12,9 +12,10 @@ from typing import Literal
 
 import torch
 
-from triptych.config import UserError, command
-from triptych.export import load_pipeline, refuse_unless_empty, save_parts
-from triptych.features import load_judge
+from triptych.cli import command, refuse_unless_empty
+from triptych.errors import UserError
+from triptych.evaluation.judges import load_judge
+from triptych.pipelines.store import load_pipeline, save_parts
 
 
 def main(

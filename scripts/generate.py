@@ -17,11 +17,13 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from triptych import machine
-from triptych.config import UserError, command
-from triptych.export import chosen_classes, load_pipeline, refuse_unless_empty
-from triptych.figures import save_image_grid
-from triptych.schedules import scheduler_class
+from triptych.cli import command, refuse_unless_empty
+from triptych.devices import find_device
+from triptych.errors import UserError
+from triptych.figures.images import save_image_grid
+from triptych.pipelines.sampling import chosen_classes
+from triptych.pipelines.schedulers import scheduler_class
+from triptych.pipelines.store import load_pipeline
 from triptych.seeds import image_generators
 
 
@@ -60,7 +62,7 @@ def main(
     refuse_unless_empty(output, overwrite)
     if num_images_per_class < 1 or batch_size < 1:
         raise UserError("num_images_per_class and batch_size must be at least 1.")
-    pipe = load_pipeline(pipeline, "unet", torch_dtype=getattr(torch, dtype)).to(machine.find_device(device))
+    pipe = load_pipeline(pipeline, "unet", torch_dtype=getattr(torch, dtype)).to(find_device(device))
     pipe.set_progress_bar_config(disable=True)
     if scheduler is not None:
         pipe.scheduler = scheduler_class(scheduler).from_config(pipe.scheduler.config)

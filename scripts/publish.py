@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from triptych import hub, publishing
-from triptych.config import UserError, command, listed
+from triptych.cli import command, listed
+from triptych.errors import UserError
+from triptych.publishing import client, staging
 
 
 def main(
@@ -44,8 +45,8 @@ def main(
         dry_run: only write the folder that would be uploaded; the Hub is not asked anything.
         output: where a dry run writes it, in a folder called after the repository.
     """
-    hub.refuse_bad_name(repo_id)
-    found = publishing.find(source)
+    client.refuse_bad_name(repo_id)
+    found = staging.find(source)
     about = {
         "repo_id": repo_id,
         "revision": revision,
@@ -54,12 +55,12 @@ def main(
         "picture": picture,
     }
     if not dry_run:
-        print("Published:", publishing.publish(found, private, tag, commit_message, overwrite, **about))
+        print("Published:", staging.publish(found, private, tag, commit_message, overwrite, **about))
         return
     folder = output / repo_id.replace("/", "--")
     if folder.exists() and not overwrite:
         raise UserError(f"{folder} exists. Choose another --output, or say --overwrite true.")
-    publishing.stage(found, folder, **about)
+    staging.stage(found, folder, **about)
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         print(f"{file.stat().st_size:>12,}  {file.relative_to(folder)}")
     print(folder)

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from triptych import machine
-from triptych.config import UserError, command
-from triptych.decoding import DecodingError, as_picture, decode
-from triptych.export import load_pipeline, refuse_unless_empty
-from triptych.image_files import list_folder
+from triptych.cli import command, refuse_unless_empty
+from triptych.data.decoding import DecodingError, as_picture, decode
+from triptych.data.listing import list_folder
+from triptych.devices import find_device
+from triptych.errors import UserError
+from triptych.pipelines.store import load_pipeline
 
 
 def main(
@@ -61,7 +62,7 @@ def main(
         raise UserError(f"{min(own)} is one of the originals and would be overwritten. Choose another --output.")
     refuse_unless_empty(output, overwrite)
     pipe = load_pipeline(pipeline, "denoiser")
-    pipe.to(machine.find_device(device))
+    pipe.to(find_device(device))
     skipped = 0
     for path, target in zip(tqdm(found, unit="image"), targets, strict=True):
         try:

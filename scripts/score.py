@@ -16,13 +16,15 @@ from typing import Literal
 
 import torch
 
-from triptych.cards import weights_hash
-from triptych.config import DataConfig, UserError, command
-from triptych.data import load_images
-from triptych.export import load_pipeline
-from triptych.features import extract, load_critic
-from triptych.schedules import scheduler_class
-from triptych.scoring import NUMBERS, distances, draw, key_of, recognised
+from triptych.cli import command
+from triptych.config.base import DataConfig
+from triptych.data.sources import load_images
+from triptych.errors import UserError
+from triptych.evaluation.extraction import extract
+from triptych.evaluation.judges import load_critic
+from triptych.evaluation.scores import NUMBERS, distances, draw, key_of, recognised
+from triptych.pipelines.schedulers import scheduler_class
+from triptych.pipelines.store import load_pipeline, weights_hash
 from triptych.seeds import keyed_generator
 
 

@@ -17,21 +17,17 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from triptych import classical, comparison
-from triptych.config import DataConfig, NoiseConfig, UserError, command
-from triptych.features import Judge, load_judge
-from triptych.restoration import (
-    Restore,
-    Spoiled,
-    classically,
-    load_any,
-    load_restorers,
-    make_levels,
-    tuned,
-)
-from triptych.rows import Rows
-from triptych.scoring import key_of, load_metric
-from triptych.similarity import psnr, ssim
+from triptych.cli import command
+from triptych.config.base import DataConfig, NoiseConfig
+from triptych.errors import UserError
+from triptych.evaluation import classical
+from triptych.evaluation.judges import Judge, load_judge
+from triptych.evaluation.restorers import Restore, Spoiled, classically, load_any, load_restorers, make_levels, tuned
+from triptych.evaluation.scores import key_of, load_metric
+from triptych.evaluation.similarity import psnr, ssim
+from triptych.evaluation.statistics import mean_and_interval
+from triptych.jsonl import Rows
+from triptych.studies import comparison
 
 CHUNK = 500  # images restored and measured at once: bounds the memory
 
@@ -167,7 +163,7 @@ class Seen:
     def distances(self) -> dict:
         if self.critic is None:
             return {}
-        mean, interval = comparison.mean_and_interval(self.perceptual)
+        mean, interval = mean_and_interval(self.perceptual)
         restored, clean = (torch.cat(kept).numpy() for kept in self.features)
         frechet = self.metrics["frechet_distance"].compute(
             predictions=restored, reference=clean, features=self.critic.name

@@ -20,13 +20,15 @@ from diffusers import DiffusionPipeline
 from sklearn.neighbors import KNeighborsClassifier
 from tqdm.auto import tqdm
 
-from triptych.cards import weights_hash
-from triptych.config import DataConfig, UserError, command
-from triptych.data import ImageSet, load_images, to_unit_interval
-from triptych.export import load_pipeline
-from triptych.losses import importance_weighted_bound, kl_to_standard_normal, negative_log_likelihood
+from triptych.cli import command
+from triptych.config.base import DataConfig
+from triptych.data.image_set import ImageSet, to_unit_interval
+from triptych.data.sources import load_images
+from triptych.errors import UserError
+from triptych.evaluation.similarity import psnr, ssim
+from triptych.losses.vae import importance_weighted_bound, kl_to_standard_normal, negative_log_likelihood
+from triptych.pipelines.store import load_pipeline, weights_hash
 from triptych.seeds import keyed_generator
-from triptych.similarity import psnr, ssim
 
 DECODES = 500  # images decoded at once: bounds the memory whatever k is, and stays in the cache of a CPU
 

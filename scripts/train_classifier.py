@@ -19,17 +19,20 @@ from diffusers.training_utils import EMAModel
 from torch.optim.swa_utils import update_bn
 from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessor
 
-from triptych.augmentation import cut_out, shift_with_reflection
-from triptych.cards import model_card, weights_hash
-from triptych.config import ClassifierConfig, UserError, command
-from triptych.data import ImageSet, load_images, to_images
-from triptych.export import save_parts
-from triptych.features import Judge, extract
-from triptych.losses import flip_horizontally
-from triptych.optimizers import make_ema, make_lr_schedulers, make_optimizers
-from triptych.run import Run
-from triptych.scoring import load_metric
-from triptych.whitening import whitening_kernels
+from triptych.cli import command
+from triptych.config.classifier import ClassifierConfig
+from triptych.data.augmentation import cut_out, flip_horizontally, shift_with_reflection
+from triptych.data.image_set import ImageSet, to_images
+from triptych.data.sources import load_images
+from triptych.errors import UserError
+from triptych.evaluation.extraction import extract
+from triptych.evaluation.judges import Judge
+from triptych.evaluation.scores import load_metric
+from triptych.pipelines.store import save_parts, weights_hash
+from triptych.publishing.cards import model_card
+from triptych.training.optimizers import make_ema, make_lr_schedulers, make_optimizers
+from triptych.training.run import Run
+from triptych.training.whitening import whitening_kernels
 
 BILINEAR = 2  # PIL's number for it, which image processors keep in their file
 BATCH = 256  # images at once where something is measured

@@ -14,27 +14,29 @@ import torch.nn.functional as F
 from diffusers import UNet2DModel
 
 from models.pipeline_class_conditional import ClassConditionalPipeline
-from triptych.averages import PowerAverages
-from triptych.cards import model_card
-from triptych.config import DiffusionConfig, UserError, command
-from triptych.data import load_images
-from triptych.export import averaged_weights, save_pipeline, start_from
-from triptych.figures import save_image_grid
-from triptych.losses import (
+from triptych.cli import command
+from triptych.config.diffusion import DiffusionConfig
+from triptych.data.augmentation import flip_horizontally
+from triptych.data.sources import load_images
+from triptych.devices import memory_format
+from triptych.errors import UserError
+from triptych.figures.images import save_image_grid
+from triptych.losses.diffusion import (
     denoising_loss,
     diffuse,
     drop_labels,
-    flip_horizontally,
     log_normal_steps,
     min_snr_weight,
     prediction_target,
     steps_of,
 )
-from triptych.machine import memory_format
-from triptych.optimizers import make_ema, make_lr_schedulers, make_optimizers
-from triptych.run import Run
-from triptych.sampling import class_grid
-from triptych.schedules import make_noise_scheduler, make_sampler
+from triptych.pipelines.sampling import class_grid
+from triptych.pipelines.schedulers import make_noise_scheduler, make_sampler
+from triptych.pipelines.store import save_pipeline, start_from
+from triptych.publishing.cards import model_card
+from triptych.training.averages import PowerAverages, averaged_weights
+from triptych.training.optimizers import make_ema, make_lr_schedulers, make_optimizers
+from triptych.training.run import Run
 
 
 def main(config: DiffusionConfig) -> None:

@@ -15,24 +15,27 @@ import torch
 
 from models.gan import DenoisingUNet, PatchDiscriminator
 from models.pipeline_denoiser import DenoiserPipeline
-from triptych.cards import model_card
-from triptych.config import GanConfig, command
-from triptych.data import ImageSet, load_images, to_images
-from triptych.export import averaged_weights, save_pipeline, start_from
-from triptych.figures import save_image_grid
-from triptych.losses import (
+from triptych.cli import command
+from triptych.config.gan import GanConfig
+from triptych.data.augmentation import flip_horizontally
+from triptych.data.degradations import degrade_by_index
+from triptych.data.image_set import ImageSet, to_images
+from triptych.data.photos import PhotoSet, load_photos
+from triptych.data.sources import load_images
+from triptych.figures.images import save_image_grid
+from triptych.losses.gan import (
     discriminator_accuracies,
     discriminator_loss,
     feature_matching,
-    flip_horizontally,
     generator_loss,
     r1_penalty,
     restoration_loss,
 )
-from triptych.noise import degrade_by_index
-from triptych.optimizers import make_ema, make_lr_schedulers, make_optimizers
-from triptych.photos import PhotoSet, load_photos
-from triptych.run import Run
+from triptych.pipelines.store import save_pipeline, start_from
+from triptych.publishing.cards import model_card
+from triptych.training.averages import averaged_weights
+from triptych.training.optimizers import make_ema, make_lr_schedulers, make_optimizers
+from triptych.training.run import Run
 
 
 def main(config: GanConfig) -> None:

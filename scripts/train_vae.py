@@ -16,15 +16,19 @@ import torch
 
 from models.pipeline_vae import VAEPipeline
 from models.vae import VAE
-from triptych.cards import model_card
-from triptych.config import UserError, VaeConfig, command
-from triptych.data import ImageSet, load_images, to_images, to_unit_interval
-from triptych.export import averaged_weights, save_pipeline
-from triptych.figures import save_image_grid
-from triptych.losses import free_bits, kl_to_standard_normal, negative_log_likelihood
-from triptych.optimizers import make_ema, make_lr_schedulers, make_optimizers
-from triptych.run import Run
+from triptych.cli import command
+from triptych.config.vae import VaeConfig
+from triptych.data.image_set import ImageSet, to_images, to_unit_interval
+from triptych.data.sources import load_images
+from triptych.errors import UserError
+from triptych.figures.images import save_image_grid
+from triptych.losses.vae import free_bits, kl_to_standard_normal, negative_log_likelihood
+from triptych.pipelines.store import save_pipeline
+from triptych.publishing.cards import model_card
 from triptych.seeds import keyed_generator
+from triptych.training.averages import averaged_weights
+from triptych.training.optimizers import make_ema, make_lr_schedulers, make_optimizers
+from triptych.training.run import Run
 
 COLUMNS = 12  # of the grids drawn while training
 

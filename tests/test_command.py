@@ -14,11 +14,14 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, environment, flags, launch_command
 
-from triptych.config import UserError, VaeConfig, command, plain
+from triptych.cli import command
+from triptych.config.vae import VaeConfig
+from triptych.errors import UserError, plain
 
 SCRIPT = """
 from pathlib import Path
-from triptych.config import UserError, command
+from triptych.cli import command
+from triptych.errors import UserError
 
 class Raises:
     def __init__(self, error): self.error = error
@@ -149,7 +152,7 @@ def test_scripts_tell_what_they_cannot_read(monkeypatch, capsys, tmp_path):
         (garbage / name).write_bytes(b"\0\xff\0")
     for name, *arguments in (
         ("generate", garbage, "out"),
-        ("draw_curves", garbage),
+        ("figures.curves", garbage),
         ("publish", garbage, "user/name"),
         ("export_pipeline", garbage, "out"),
         ("score", garbage),
@@ -161,7 +164,7 @@ def test_scripts_tell_what_they_cannot_read(monkeypatch, capsys, tmp_path):
 @pytest.mark.parametrize("content", [b"\0\xff\0", b"[1]\n", b'"x"\n{}\n', b"\0\0\0\n", b'{"update": 3}\n{"upda\n{}\n'])
 def test_a_log_that_holds_no_rows_is_named(monkeypatch, capsys, tmp_path, content):
     (tmp_path / "log.jsonl").write_bytes(content)
-    code, said = run_script(monkeypatch, capsys, "draw_curves", tmp_path)
+    code, said = run_script(monkeypatch, capsys, "figures.curves", tmp_path)
     assert code == 2 and f"{tmp_path / 'log.jsonl'}" in said and "copy" in said
 
 
@@ -169,7 +172,7 @@ def test_a_crash_in_training_says_what_is_kept(tmp_path):
     """The traceback lies in the run's folder, and the paragraph names the checkpoint that is kept."""
     script = tmp_path / "crashes.py"
     script.write_text(
-        "import runpy, triptych.run as r; o = r.Run.randn\n"
+        "import runpy, triptych.training.run as r; o = r.Run.randn\n"
         "def randn(self, *s): return o(self, *s) if self.update < 6 else 1 / 0\n"
         f"r.Run.randn = randn\nrunpy.run_path({str(ROOT / 'scripts/train_diffusion.py')!r}, run_name='__main__')\n"
     )
@@ -186,7 +189,7 @@ def test_ctrl_c_before_training_is_one_line(tmp_path):
     """While the images are read there is nothing to save."""
     script = tmp_path / "slow.py"
     script.write_text(
-        "import runpy, time, triptych.data as d\n"
+        "import runpy, time, triptych.data.sources as d\n"
         "def load(*a, **k): print('reading', flush=True); time.sleep(60)\n"
         f"d.load_images = load\nrunpy.run_path({str(ROOT / 'scripts/train_vae.py')!r}, run_name='__main__')\n"
     )

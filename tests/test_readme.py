@@ -12,7 +12,7 @@ from conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL))
-SCRIPTS = re.findall(r"(?:python|accelerate launch[^\n]*?) (scripts/\w+\.py[^\n&#]*)", BLOCKS)
+SCRIPTS = re.findall(r"(?:python|accelerate launch[^\n]*?) (scripts/[\w/]+\.py[^\n&#]*)", BLOCKS)
 
 
 def test_there_are_commands():

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from triptych.config import UserError
+from triptych.errors import UserError
 
 
 def keyed_seed(purpose: str, *key: int) -> int:

@@ -1,0 +1,196 @@
+"""Which of several trained diffusion pipelines is better, and at which noise: recipes, sizes, hours of training.
+
+    python scripts/studies/recipes.py before=pretrained/cifar10-class-conditional,after=runs/trial/pipeline \\
+        --judge pretrained/judge-cifar10 --data.path uoft-cs/cifar10 --output runs/recipes
+
+All draw from the same noise, so the interval of a difference, by resampling the images, is narrower than those of the
+two distances. Beside it stands the error of the denoised test images at fixed noise levels, which says where a recipe
+gains and loses. What is drawn is kept, so the command can be interrupted, and repeated with more pipelines.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import DiffusionPipeline
+
+from triptych.cli import command, named_folders
+from triptych.config.base import DataConfig
+from triptych.data.image_set import to_images
+from triptych.data.sources import load_images
+from triptych.errors import UserError
+from triptych.evaluation.extraction import extract
+from triptych.evaluation.judges import load_critic
+from triptych.evaluation.scores import distances, draw, key_of, load_metric, recognised
+from triptych.figures.charts import save_curves
+from triptych.figures.tables import markdown
+from triptych.jsonl import Rows
+from triptych.losses.diffusion import diffuse, predicted_x0
+from triptych.pipelines.store import load_pipeline, weights_hash
+from triptych.seeds import keyed_generator
+
+SIGMAS = (0.05, 0.1, 0.2, 0.45, 1.0, 2.0, 5.0, 14.0)
+
+
+def main(
+    pipelines: str,
+    judge: str = "inception",
+    data: DataConfig = DataConfig(split="test"),  # noqa: B008 - frozen
+    guidance_scale: float | None = None,
+    guidance_interval: tuple[float, float] | None = None,
+    num_inference_steps: int | None = None,
+    num_images_per_class: int = 200,
+    num_denoised: int = 1000,
+    num_bootstrap: int = 100,
+    batch_size: int = 100,
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    seed: int = 0,
+    output: Path = Path("runs/recipes"),
+) -> None:
+    """Compare pipelines.
+
+    Args:
+        pipelines: name=folder of class-conditional pipelines, separated by commas; the others are compared with the
+            first.
+        judge: a classifier of scripts/train_classifier.py, or "inception", which recognises no classes.
+        data: the real images: what distances are measured from, and what is noised and denoised.
+        guidance_scale: each pipeline's own if not given.
+        guidance_interval: noise levels at which to guide, [low,high]; each pipeline's own if not given.
+        num_inference_steps: each pipeline's own if not given.
+        num_images_per_class: images of each class to draw.
+        num_denoised: of the real images, the first so many are noised and denoised.
+        num_bootstrap: resamplings of the images for the intervals.
+        batch_size: images at once.
+        dtype: precision of the drawing networks.
+        seed: of all noise and resampling.
+        output: folder of rows.jsonl, table.md and the chart.
+    """
+    folders = named_folders(pipelines, "pipelines")
+    if min(len(folders), num_images_per_class, batch_size, num_denoised) < 1 or num_bootstrap < 2:
+        raise UserError(
+            "There must be at least one pipeline, image of each class, image to denoise and image at once, and two "
+            "resamplings (num_bootstrap)."
+        )
+    critic = load_critic(judge)
+    images = load_images(data, need_labels=True)
+    real = extract(critic, images, cache=output / "features")
+    held_out = images.__getitems__(range(min(num_denoised, len(images))))
+    given = {"guidance_scale": guidance_scale, "guidance_interval": guidance_interval}
+    given |= {"num_inference_steps": num_inference_steps}
+    rows, found, features = Rows(output / "rows.jsonl"), {}, {}
+    for name, folder in folders.items():
+        pipe = load_pipeline(folder, "unet", torch_dtype=getattr(torch, dtype))
+        if pipe.class_names != images.class_names or pipe.image_shape[0] != images.channels:
+            raise UserError(
+                f"{folder} draws {len(pipe.class_names)} classes of {pipe.image_shape[0]} channels; {data.path} has "
+                f"{len(images.class_names)} of {images.channels}. Point data.path at what it was trained on."
+            )
+        how = {key: pipe.config.get(key) if value is None else value for key, value in given.items()}
+        how = {key: value for key, value in how.items() if value is not None}
+        drawn_by = how | {"weights": weights_hash(folder), "scheduler": type(pipe.scheduler).__name__, "seed": seed}
+        drawn_by["dtype"] = dtype
+        key = drawn_by | {"judge": critic.fingerprint, "data": data.path, "split": data.split}
+        key |= {"n": num_images_per_class * len(pipe.class_names), "denoised": len(held_out["labels"])}
+        print(f"{name}: {folder}")
+        kept = output / f"drawn_{key_of(drawn_by | {'batch_size': batch_size})}"
+        drawn, labels, _ = draw(pipe, how, num_images_per_class, batch_size, seed, kept)
+        seen = extract(critic, drawn)
+        features[name] = seen["features"].numpy()
+        found[name] = rows.find(**key)
+        if found[name] is None:
+            row = key | distances(critic, seen, real, num_bootstrap, seed)
+            if hasattr(critic, "class_names"):
+                row |= recognised(critic.class_names, pipe.class_names, seen["logits"], labels)
+            for known in ("class", "null"):
+                pipe.to(torch.float32)
+                row[f"error_{known}"] = denoising_errors(pipe, held_out, known == "class", batch_size, seed)
+            rows.add(row)
+            found[name] = row
+    first, *others = folders
+    gains = {
+        name: difference(features[first], features[name], real["features"].numpy(), num_bootstrap, seed)
+        for name in others
+        if len(features[name]) == len(features[first])
+    }
+    text = table(found, gains)
+    (output / "table.md").write_text(text)
+    curves = {
+        f"squared error, {known} known": {
+            name: (SIGMAS, [e / b for e, b in zip(row[key], found[first][key], strict=True)])
+            for name, row in found.items()
+        }
+        for known, key in (("class", "error_class"), ("no class", "error_null"))
+    }
+    chart = save_curves(curves, f"sigma; errors as multiples of those of {first}", output / "errors.png", log_x=True)
+    print(f"\n{text}", output / "table.md", chart, sep="\n")
+
+
+@torch.no_grad()
+def denoising_errors(
+    pipe: DiffusionPipeline, batch: dict[str, torch.Tensor], known: bool, batch_size: int, seed: int
+) -> list[float]:
+    """Mean squared error of E[x_0 | x_t] at SIGMAS, for images in [-1, 1]; the noise is a function of the seed alone.
+
+    Between two steps t the network is asked at the t in between, so that sigma is the same for every schedule.
+    """
+    alphas, scale = pipe.scheduler.alphas_cumprod.double(), pipe.config.data_std
+    log_sigma = (((1 - alphas) / alphas).sqrt() * scale).log().numpy()
+    x0 = to_images(batch["pixels"])
+    eps = torch.randn(x0.shape, generator=keyed_generator("denoised", seed))
+    null = torch.full_like(batch["labels"], len(pipe.class_names))
+    labels, p = batch["labels"] if known else null, pipe.config.pixel_unshuffle
+    errors = []
+    for sigma in SIGMAS:
+        t = float(np.interp(np.log(sigma), log_sigma, np.arange(len(log_sigma))))
+        alpha_bar = torch.full((batch_size,), 1 / (1 + (sigma / scale) ** 2))
+        total = 0.0
+        for first in range(0, len(x0), batch_size):
+            some = slice(first, first + batch_size)
+            a = alpha_bar[: len(x0[some])]
+            x_t = F.pixel_unshuffle(diffuse(x0[some] / scale, eps[some], a), p).to(pipe.unet.device)
+            output = pipe.unet(x_t, t, class_labels=labels[some].to(x_t.device)).sample
+            kind = pipe.scheduler.config.prediction_type
+            estimate = F.pixel_shuffle(predicted_x0(output.cpu(), x_t.cpu(), a, kind), p) * scale
+            total += float((estimate - x0[some]).square().mean((1, 2, 3)).sum())
+        errors.append(total / len(x0))
+    return errors
+
+
+def difference(
+    before: np.ndarray, after: np.ndarray, real: np.ndarray, num_bootstrap: int, seed: int
+) -> tuple[float, float]:
+    """Frechet distance of `after` less that of `before`, and its 95 % interval: both resampled alike."""
+    frechet, rng = load_metric("frechet_distance"), np.random.default_rng(seed)
+
+    def distance(features: np.ndarray) -> float:
+        return frechet.compute(predictions=features, reference=real)["frechet_distance"]
+
+    chosen = (rng.integers(len(before), size=len(before)) for _ in range(num_bootstrap))
+    spread = np.std([distance(after[index]) - distance(before[index]) for index in chosen], ddof=1)
+    return distance(after) - distance(before), 1.96 * float(spread)
+
+
+def table(found: dict[str, dict], gains: dict[str, tuple[float, float]]) -> str:
+    titles = ["", "Frechet distance", "difference to the first", "class accuracy", "precision", "recall"]
+    lines = []
+    for name, row in found.items():
+        gain = f"{gains[name][0]:+.2f} ± {gains[name][1]:.2f}" if name in gains else ""
+        accuracy = f"{row['class_accuracy']:.1%}" if "class_accuracy" in row else ""
+        distance = f"{row['frechet_distance']:.2f} ± {row['frechet_distance_interval']:.2f}"
+        lines.append([name, distance, gain, accuracy, f"{row['precision']:.2f}", f"{row['recall']:.2f}"])
+    errors = [[name, *(f"{error:.5f}" for error in row["error_class"])] for name, row in found.items()]
+    row = next(iter(found.values()))
+    note = (
+        f"n = {row['n']:,}, seed {row['seed']}, against {row['data']}, {row['split']}; intervals of 95 % by resampling "
+        f"the images. Below, the mean squared error of {row['denoised']:,} denoised images in [-1, 1] whose class is "
+        f"told, by sigma."
+    )
+    return f"{markdown(titles, lines)}\n\n{note}\n\n{markdown(['', *SIGMAS], errors)}\n"
+
+
+if __name__ == "__main__":
+    command(main)

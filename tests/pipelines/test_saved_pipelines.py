@@ -1,0 +1,159 @@
+"""Saved folders: each holds its own code, whatever else is loaded in the process and whoever shares its cache."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import environment
+from diffusers import DiffusionPipeline
+from stand_ins import make_denoiser, make_diffusion, make_vae
+
+KINDS = {
+    "diffusion": ("pipeline_class_conditional", "ClassConditionalPipeline", "scheduler", None),
+    "vae": ("pipeline_vae", "VAEPipeline", "vae", "vae/vae.py"),
+    "denoiser": ("pipeline_denoiser", "DenoiserPipeline", "denoiser", "denoiser/gan.py"),
+}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("saved")
+    for name, make in (("diffusion", make_diffusion), ("vae", make_vae), ("denoiser", make_denoiser)):
+        make().save_pretrained(folder / name)
+    return folder
+
+
+def load(folder: Path, **kwargs) -> DiffusionPipeline:
+    return DiffusionPipeline.from_pretrained(folder, trust_remote_code=True, **kwargs)
+
+
+def run_elsewhere(script: str, folder: Path, *arguments: str) -> subprocess.Popen:
+    """Start a process that cannot import this repository."""
+    script = 'import sys\nsys.modules["models"] = sys.modules["triptych"] = None\n' + script
+    env = {key: value for key, value in environment().items() if key != "PYTHONPATH"}
+    env["HF_MODULES_CACHE"] = str(folder / "modules")
+    command = [sys.executable, "-c", script, *arguments]
+    return subprocess.Popen(command, cwd=folder, env=env, stderr=subprocess.PIPE, text=True)
+
+
+TOGETHER = """
+from diffusers import DiffusionPipeline
+names = ("diffusion", "vae", "denoiser")
+pipelines = [DiffusionPipeline.from_pretrained(name, trust_remote_code=True) for name in names]
+for name, pipeline in zip(names, pipelines):
+    pipeline.save_pretrained("again/" + name)
+"""
+
+AGAIN = """
+from diffusers import DiffusionPipeline
+for name in ("denoiser", "diffusion", "vae"):
+    DiffusionPipeline.from_pretrained("again/" + name, trust_remote_code=True).save_pretrained("third/" + name)
+"""
+
+
+def test_each_folder_holds_its_own_code(saved):
+    """Three loaded in one process, then saved; loaded in a fresh one, in another order."""
+    for script in (TOGETHER, AGAIN):
+        done = run_elsewhere(script, saved)
+        assert done.communicate() and done.returncode == 0
+    for name, (file, kind, _, component) in KINDS.items():
+        original = saved / name
+        for again in (saved / "again" / name, saved / "third" / name):
+            assert json.loads((again / "model_index.json").read_text())["_class_name"] == [file, kind]
+            codes = sorted(path.relative_to(original) for path in original.rglob("*.py"))
+            assert sorted(path.relative_to(again) for path in again.rglob("*.py")) == codes
+            assert Path(f"{file}.py") in codes and (component is None or Path(component) in codes)
+            assert all((again / code).read_bytes() == (original / code).read_bytes() for code in codes)
+
+
+MANY = """
+from diffusers import DiffusionPipeline
+for turn in range(8):
+    DiffusionPipeline.from_pretrained(sys.argv[1], trust_remote_code=True)
+"""
+
+
+def test_several_processes_share_one_cache_of_modules(saved):
+    processes = [run_elsewhere(MANY, saved, name) for name in KINDS]
+    said = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], said
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_code_is_saved_as_it_was_imported(saved, name, tmp_path):
+    """Whatever became of the files it was read from: another version loaded since, a cache emptied."""
+    folder = shutil.copytree(saved / name, tmp_path / "own")
+    pipeline = load(folder)
+    _, _, part, component = KINDS[name]
+    kinds = [type(pipeline)] + ([type(getattr(pipeline, part))] if component else [])
+    for kind in kinds:
+        Path(inspect.getfile(kind)).write_text("raise SystemError('another version')")
+    shutil.rmtree(folder)
+    pipeline.save_pretrained(tmp_path / "again")
+    for code in (saved / name).rglob("*.py"):
+        assert (tmp_path / "again" / code.relative_to(saved / name)).read_bytes() == code.read_bytes()
+    assert type(load(tmp_path / "again")).__name__ == type(pipeline).__name__
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_folders_of_the_former_layout_load_and_are_saved_again(saved, name, tmp_path):
+    """The code in `pipeline.py`, as every kind of pipeline called it."""
+    file, kind, _, _ = KINDS[name]
+    folder = shutil.copytree(saved / name, tmp_path / "former")
+    (folder / f"{file}.py").replace(folder / "pipeline.py")
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"_class_name": ["pipeline", kind]}))
+    pipeline = load(folder)
+    for target in (folder, tmp_path / "again"):  # in its own place too
+        pipeline.save_pretrained(target)
+        assert type(load(target)).__name__ == kind
+        assert (target / f"{file}.py").read_bytes() == (saved / name / f"{file}.py").read_bytes()
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_custom_pipeline_takes_the_folder(saved, name, tmp_path):
+    """Its own, and for weights whose index names no code."""
+    file, kind, _, _ = KINDS[name]
+    bare = shutil.copytree(saved / name, tmp_path / "bare")
+    for code in bare.glob("*.py"):
+        code.unlink()
+    index = json.loads((bare / "model_index.json").read_text())
+    (bare / "model_index.json").write_text(json.dumps(index | {"_class_name": kind}))
+    for folder in (saved / name, bare):
+        pipeline = load(folder, custom_pipeline=str(saved / name))
+        pipeline.save_pretrained(tmp_path / folder.name)
+        assert (tmp_path / folder.name / f"{file}.py").read_bytes() == (saved / name / f"{file}.py").read_bytes()
+        assert type(load(tmp_path / folder.name)).__name__ == kind
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_compiled_network_is_saved_as_what_it_wraps(saved, name, tmp_path):
+    part = {"diffusion": "unet"}.get(name, name)
+    pipeline = load(saved / name)
+    setattr(pipeline, part, torch.compile(getattr(pipeline, part)))
+    pipeline.save_pretrained(tmp_path / "compiled")
+    index, expected = (
+        json.loads((at / "model_index.json").read_text()) for at in (tmp_path / "compiled", saved / name)
+    )
+    assert index == expected
+    weights = [getattr(load(at), part).state_dict() for at in (tmp_path / "compiled", saved / name)]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_a_pipeline_derived_from_ours_brings_its_own_file(tmp_path, monkeypatch):
+    (tmp_path / "pipeline_mine.py").write_text(
+        "from models.pipeline_vae import VAEPipeline\n\n\nclass Mine(VAEPipeline):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = __import__("pipeline_mine").Mine(make_vae().vae)
+    mine.save_pretrained(tmp_path / "mine")
+    assert (tmp_path / "mine/pipeline_mine.py").read_text() == (tmp_path / "pipeline_mine.py").read_text()
+    assert json.loads((tmp_path / "mine/model_index.json").read_text())["_class_name"] == ["pipeline_mine", "Mine"]

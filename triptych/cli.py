@@ -1,0 +1,182 @@
+"""The command line: a main function or a dataclass of settings becomes flags, and an error one paragraph."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import jsonargparse
+import yaml
+
+from triptych.errors import UserError, explain, is_refusal, plain, tell_traceback
+
+T = TypeVar("T")
+
+
+def listed(text: str | None, separator: str = ",") -> list[str]:
+    """ "a, b" from the command line, as a list without blanks and empty parts."""
+    return [part.strip() for part in (text or "").split(separator) if part.strip()]
+
+
+def named_folders(text: str, argument: str, taken: Collection[str] = ()) -> dict[str, str]:
+    """ "a=folder,b=folder" from the command line, by name.
+
+    Args:
+        text: what was given.
+        argument: what it was given as, for the errors.
+        taken: names that mean something else.
+
+    Raises:
+        UserError: it is of another form, or a name is given twice or is one of `taken`.
+    """
+    parts = [part.split("=", 1) for part in listed(text)]
+    if any(len(part) != 2 or not all(part) for part in parts):
+        raise UserError(f"{argument} must be name=folder, several separated by commas, not {text!r}.")
+    folders = dict(parts)
+    if set(taken) & folders.keys() or len(folders) < len(parts):
+        none_of = f", and none of {', '.join(taken)}" if taken else ""
+        raise UserError(f"{argument}: the names clash. Every name must be its own{none_of}.")
+    return folders
+
+
+def command(main: Callable[..., Any], parameters: type[T] | Callable[..., Any] | None = None) -> None:
+    """Run `main` from the command line; whatever goes wrong is told in one paragraph.
+
+    With a config dataclass as `parameters`, its fields become the flags (and ``--config FILE``,
+    ``--print_config``) and `main` receives the instance; without, the flags are `main`'s own parameters.
+
+    A :class:`UserError`, and what a model or a metric refuses, leave with exit code 2, Ctrl-C with 130, any other
+    exception with 1 and the path of a file that holds the traceback. With TRIPTYCH_TRACEBACK=1 in the environment the
+    traceback is shown in all these cases.
+    """
+    run: Path | None = None
+    try:
+        given = _from_command_line(main, parameters)
+        run = _run_of(given.get("config"))
+        main(**given)
+    except KeyboardInterrupt as error:
+        _leave(error, f"Stopped by Ctrl-C.{_what_is_kept(run)}", 130)
+    except UserError as error:
+        _leave(error, f"error: {plain(error)}", 2)
+    except Exception as error:
+        if is_refusal(error):
+            _leave(error, f"error: {plain(error)}", 2)
+        _leave(error, f"error: {explain(error)}{_what_is_kept(run)} {tell_traceback(error, run)}", 1)
+
+
+def _from_command_line(main: Callable[..., Any], parameters: type[T] | Callable[..., Any] | None) -> dict[str, Any]:
+    """The arguments of `main`."""
+    parser = jsonargparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
+    parser.add_argument("--config", action=jsonargparse.ActionConfigFile, help="a YAML file of these settings")
+    if parameters is None:
+        parser.add_function_arguments(main, as_positional=True)
+    else:
+        parser.add_class_arguments(parameters)
+    parser.error = lambda message, *_: _refuse(parser, str(message))  # type: ignore[method-assign]
+    files = _config_files()
+    for file in files:
+        _refuse_unless_settings(file)
+    arguments = parser.parse_args()
+    try:
+        values = parser.instantiate(arguments).as_dict()
+        values.pop("config", None)
+        if parameters is None:
+            return values
+        return {"config": _in_its_folder(parameters(**values), files)}
+    except ValueError as error:  # of a __post_init__ above
+        raise UserError(str(error)) from None
+
+
+def _config_files() -> list[Path]:
+    """What ``--config`` names, in order."""
+    files, arguments = [], sys.argv[1:]
+    for k, argument in enumerate(arguments):
+        flag, equals, value = argument.partition("=")
+        if flag == "--config" and (equals or k + 1 < len(arguments)):
+            files.append(Path(value if equals else arguments[k + 1]))
+    return files
+
+
+def _refuse_unless_settings(file: Path) -> None:
+    """A file of settings that is empty, torn or something else is named; one that isn't there, by the parser."""
+    if not file.is_file():
+        return
+    try:
+        problem = "" if isinstance(yaml.safe_load(file.read_text()), dict) else "it is empty or a list, not settings"
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        problem = plain(error)
+    except OSError as error:
+        problem = error.strerror
+    if problem:
+        copies = sorted(file.parent.glob(f"checkpoints/update_*/{file.name}"))
+        hint = f" The run's last checkpoint holds a copy: --config {copies[-1]}, with the same flags." if copies else ""
+        raise UserError(f"--config {file} cannot be read as settings: {problem}.{hint}")
+
+
+def _in_its_folder(config: Any, files: list[Path]) -> Any:
+    """`config`, moved to the run's folder where a run is resumed by its own ``config.yaml``: the folder may have been
+    renamed or moved since, or named from another directory. What the command line says of either counts more."""
+    said = {argument.partition("=")[0] for argument in sys.argv[1:]} & {"--name", "--run", "--run.output_dir"}
+    if said or not files or getattr(config, "resume", None) is None:
+        return config
+    folder = files[-1].parent if files[-1].parent.name not in ("", "..") else files[-1].absolute().parent
+    if folder.name.startswith("update_") and folder.parent.name == "checkpoints":  # the copy in a checkpoint
+        folder = folder.absolute().parent.parent
+    is_run = any((folder / part).exists() for part in ("checkpoints", "timing.jsonl"))
+    here = Path(config.run.output_dir) / config.name
+    if not is_run or folder.resolve() == here.resolve():
+        return config
+    print(f"note: going on in {folder}, where its settings say {here}.", file=sys.stderr)
+    run = dataclasses.replace(config.run, output_dir=str(folder.parent))
+    return dataclasses.replace(config, name=folder.name, run=run)
+
+
+def _run_of(config: Any) -> Path | None:
+    """The folder of the training that `config` is about."""
+    run = getattr(config, "run", None)
+    return None if run is None else Path(run.output_dir) / config.name
+
+
+def _what_is_kept(run: Path | None) -> str:
+    """Where a training that was interrupted goes on."""
+    newest = max(run.glob("checkpoints/update_*"), default=None) if run is not None else None
+    return f" What was trained up to {newest} is kept; --resume latest goes on from there." if newest else ""
+
+
+def _leave(error: BaseException, message: str, code: int) -> NoReturn:
+    if os.environ.get("TRIPTYCH_TRACEBACK", "0") not in ("", "0"):
+        traceback.print_exception(error)
+    print(f"\n{message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _refuse(parser: jsonargparse.ArgumentParser, message: str) -> None:
+    """Print a parser's complaint with the nearest known key, and leave."""
+    known = [action.dest for action in parser._actions if action.dest]
+    unknown = re.search(r"key ['\"]?([\w.]+)|unrecognized arguments: --([\w.]+)", message, re.IGNORECASE)
+    hint = ""
+    if unknown:
+        name = unknown.group(1) or unknown.group(2)
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f" Did you mean '{near[0]}'?" if near and name not in known else ""
+    print(f"\nerror: {' '.join(message.split())}{hint} All settings: --help, --print_config.", file=sys.stderr)
+    sys.exit(2)
+
+
+def refuse_unless_empty(folder: Path, overwrite: bool) -> None:
+    """Nothing the user made is overwritten without being asked.
+
+    Raises:
+        UserError: `folder` is a file, or holds something and `overwrite` is false.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is no folder. Choose another --output.")
+    if folder.exists() and any(folder.iterdir()) and not overwrite:
+        raise UserError(f"{folder} is not empty. Choose another --output, or say --overwrite true.")

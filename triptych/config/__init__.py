@@ -1,0 +1,1 @@
+"""What an experiment can be told, one file a family."""

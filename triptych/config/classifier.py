@@ -1,0 +1,71 @@
+"""What the judge, an image classifier, can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from triptych.config.training import EmaConfig, ExperimentConfig, OptimizerConfig
+from triptych.errors import check
+
+
+@dataclass(frozen=True)
+class ClassifierModelConfig:
+    """The layout of transformers' ``ResNetForImageClassification``; channels and classes are those of the data."""
+
+    # width of the stem, which halves the (enlarged) image twice
+    embedding_size: int = 64
+    # widths of the stages, each but the first halving the resolution once more, and the residual blocks of each
+    hidden_sizes: tuple[int, ...] = (128, 256, 512)
+    depths: tuple[int, ...] = (1, 1, 1)
+    # "basic": two 3x3 convolutions a block (He et al. 2016, fig. 5 left); "bottleneck": 1x1, 3x3, 1x1 (right)
+    layer_type: Literal["basic", "bottleneck"] = "basic"
+
+    def __post_init__(self) -> None:
+        check(self.embedding_size >= 1, "model.embedding_size must be at least 1")
+        check(len(self.hidden_sizes) >= 1, "model.hidden_sizes needs at least one stage")
+        check(all(c >= 4 for c in self.hidden_sizes), "model.hidden_sizes must be at least 4")
+        check(len(self.depths) == len(self.hidden_sizes), "model.depths needs one number for each of hidden_sizes")
+        check(all(d >= 1 for d in self.depths), "model.depths must be at least 1")
+
+
+@dataclass(frozen=True)
+class ClassifierConfig(ExperimentConfig):
+    """The judge, an image classifier: ``scripts/train_classifier.py``."""
+
+    name: str = "classifier"
+    model: ClassifierModelConfig = field(default_factory=ClassifierModelConfig)
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(name="sgd", lr=0.1, weight_decay=5e-4, lr_schedule="linear")
+    )
+    ema: EmaConfig = field(default_factory=lambda: EmaConfig(decay=0.999))
+    # images are enlarged so many times before the stem, here and in the saved image processor
+    upsample: int = 2
+    # the stem's kernels are principal patches of the training images and stay so (whitening.py); false = learned
+    whitened_stem: bool = False
+    # train on every other image alone, so that a judge of what was trained on the rest has seen none of it; null = all
+    half: Literal["even", "odd"] | None = None
+    # what the other classes share of the target (Szegedy et al. 2016, section 7)
+    label_smoothing: float = 0.1
+    # images are shifted by up to so many pixels each way, what enters being a reflection; 0 = off
+    max_shift: int = 2
+    horizontal_flip: bool = False
+    # side of a square that is blotted out at a random place (DeVries & Taylor 2017); 0 = off
+    cutout: int = 0
+    # the last so many updates blot nothing out: images as they will be judged, at the smallest steps (He et al. 2019,
+    # "Data augmentation revisited")
+    num_refining_updates: int = 0
+    # the split whose accuracy is measured while training and for scores.json. Nothing is chosen by it
+    validation_split: str = "test"
+    # updates between two measurements, a multiple of run.log_every; 0 = only at the end
+    validate_every: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.upsample >= 1, "upsample must be at least 1")
+        check(0 <= self.label_smoothing < 1, "label_smoothing must lie in [0, 1)")
+        check(self.max_shift >= 0, "max_shift must be 0 or more")
+        check(self.cutout >= 0, "cutout must be 0 or more")
+        check(self.num_refining_updates >= 0, "num_refining_updates must be 0 or more")
+        check(self.validate_every >= 0, "validate_every must be 0 or more")
+        check(self.validate_every % self.run.log_every == 0, "validate_every must be a multiple of run.log_every")

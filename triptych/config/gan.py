@@ -1,0 +1,99 @@
+"""What the denoising GAN can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from triptych.config.base import NoiseConfig
+from triptych.config.training import EmaConfig, ExperimentConfig, OptimizerConfig
+from triptych.errors import check
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """The restoring U-Net of ``models/gan.py``; channels are those of the data."""
+
+    # widths, a level each; every level below the first halves the resolution
+    block_out_channels: tuple[int, ...] = (64, 128)
+    # residual blocks of a level, each way
+    layers_per_block: int = 2
+    # fold p x p pixels into channels at the entrance: cheaper by about p^2 (1 = off)
+    pixel_unshuffle: int = 2
+    # "noise": the network's answer is subtracted from its input; "sample": it is the clean image
+    prediction_type: Literal["noise", "sample"] = "noise"
+    # without biases a network generalises better to noise levels it has not seen (Mohan et al. 2020)
+    bias: bool = False
+
+    def __post_init__(self) -> None:
+        check(len(self.block_out_channels) >= 1, "generator.block_out_channels needs at least one level")
+        check(all(c >= 1 for c in self.block_out_channels), "generator.block_out_channels must be positive")
+        check(self.layers_per_block >= 1, "generator.layers_per_block must be at least 1")
+        check(self.pixel_unshuffle >= 1, "generator.pixel_unshuffle must be at least 1")
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """The patch discriminator of ``models/gan.py``."""
+
+    # widths; every level but the first halves the resolution
+    block_out_channels: tuple[int, ...] = (64, 128, 256)
+    # see the noisy image too; otherwise it judges by what clean images look like alone
+    conditional: bool = False
+
+    def __post_init__(self) -> None:
+        check(len(self.block_out_channels) >= 1, "discriminator.block_out_channels needs at least one level")
+        check(all(c >= 1 for c in self.block_out_channels), "discriminator.block_out_channels must be positive")
+
+
+@dataclass(frozen=True)
+class GanConfig(ExperimentConfig):
+    """Restoration by a generator against a discriminator: ``scripts/train_gan.py``."""
+
+    name: str = "gan"
+    # side of the random squares cut from images of any sizes; null = the images are square and all alike
+    crop_size: int | None = None
+    # the data holds pairs, in folders "noisy" and "clean" under the same names; nothing is then spoiled
+    paired: bool = False
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    # a saved denoiser whose weights the generator starts from, such as a regression's (Wang et al. 2018, ESRGAN)
+    generator_init: str | None = None
+    # of the discriminator; `optimizer` is the generator's
+    discriminator_optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(betas=(0.5, 0.9)))
+    ema: EmaConfig = field(default_factory=lambda: EmaConfig(decay=0.999))
+    # distance from the clean image, and its weight
+    reconstruction: Literal["l1", "l2", "charbonnier"] = "charbonnier"
+    reconstruction_weight: float = 1.0
+    # the game (losses/gan.py), and its weight in the generator's loss; 0 = plain regression, no discriminator
+    adversarial: Literal["non_saturating", "least_squares", "hinge", "relativistic"] = "relativistic"
+    adversarial_weight: float = 0.01
+    # distance between the discriminator's features of clean and restored images
+    feature_matching_weight: float = 0.0
+    # gradient penalty of the discriminator on clean images, and the steps between two applications
+    r1_weight: float = 0.0
+    r1_every: int = 16
+    # updates in which the discriminator learns while the generator minimises the reconstruction alone
+    num_discriminator_warmup_updates: int = 0
+    horizontal_flip: bool = False
+    # images in the grids drawn while training
+    num_samples: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("reconstruction_weight", "adversarial_weight", "feature_matching_weight", "r1_weight"):
+            check(getattr(self, key) >= 0, f"{key} must be 0 or more")
+        check(self.crop_size is None or self.crop_size >= 8, "crop_size must be at least 8")
+        check(not self.paired or self.crop_size is not None, "paired images may be of any sizes: set crop_size too")
+        check(
+            self.reconstruction_weight + self.adversarial_weight > 0,
+            "reconstruction_weight and adversarial_weight are both 0: there is nothing to learn",
+        )
+        check(
+            self.adversarial_weight > 0 or self.feature_matching_weight == 0,
+            "feature_matching_weight needs a discriminator: set adversarial_weight above 0",
+        )
+        check(self.r1_every >= 1, "r1_every must be at least 1")
+        check(self.num_discriminator_warmup_updates >= 0, "num_discriminator_warmup_updates must be 0 or more")
+        check(self.num_samples >= 1, "num_samples must be at least 1")

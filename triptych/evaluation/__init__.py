@@ -1,0 +1,1 @@
+"""Judging images: judges, features, scores, restorers that are compared."""

@@ -1,0 +1,157 @@
+"""What a network sees in images: features for the distances of ``metrics/``, of our own judge or of Inception.
+
+Images are uint8 or float in [0, 1], (B, C, H, W). An extractor is called with a batch and answers with ``features``,
+(B, D), and ``logits``, (B, K); any callable with a ``name`` and a ``fingerprint`` can take its place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from transformers import AutoImageProcessor, AutoModelForImageClassification, BaseImageProcessor, PreTrainedModel
+
+from triptych.errors import UserError
+
+
+class Judge:
+    """A ``transformers`` image classifier as an extractor: pooled features before its head, and logits.
+
+    Args:
+        model, processor: the classifier, which is used where it is and in evaluation mode, and its image processor.
+        name: what results made with it are called after.
+
+    Attributes:
+        class_names: by class id.
+    """
+
+    def __init__(self, model: PreTrainedModel, processor: BaseImageProcessor, name: str):
+        self.model, self.processor, self.name = model.eval(), processor, name
+        self.class_names = [model.config.id2label[i] for i in sorted(model.config.id2label)]
+        self.fingerprint = fingerprint(model, type(model).__name__ + processor.to_json_string())
+
+    @torch.no_grad()
+    def __call__(self, images: torch.Tensor, feature_maps: bool = False) -> dict[str, Any]:
+        """(B, C, H, W) -> features, (B, D), logits, (B, K), and if asked what :meth:`feature_maps` gives."""
+        seen: list[torch.Tensor] = []
+        hook = self.model.classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten(1)))
+        try:
+            answer = self.model(self.prepare(images), output_hidden_states=feature_maps)
+        finally:
+            hook.remove()
+        found = {"features": seen[0], "logits": answer.logits}
+        return found | {"feature_maps": list(answer.hidden_states)} if feature_maps else found
+
+    def feature_maps(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """(B, C, H, W) -> the maps after the stem and after each stage, list of (B, C', H', W')."""
+        return list(self.model(self.prepare(images), output_hidden_states=True).hidden_states)
+
+    def prepare(self, images: torch.Tensor) -> torch.Tensor:
+        """Resized and normalised by the classifier's own image processor; grey images become three equal channels."""
+        check_images(images)
+        channels = self.model.config.num_channels
+        if images.shape[1] == 1:
+            images = images.expand(-1, channels, -1, -1)
+        if images.shape[1] != channels:
+            raise UserError(f"{self.name}: the classifier sees {channels} channels, the images have {images.shape[1]}.")
+        how = {"do_rescale": not images.is_floating_point(), "input_data_format": "channels_first"}
+        pixels = self.processor(list(images.to(self.model.device)), **how, return_tensors="pt")["pixel_values"]
+        return pixels.to(self.model.dtype)
+
+
+def load_judge(folder: str | Path, device: torch.device | str = "cpu") -> Judge:
+    """The classifier that ``scripts/train_classifier.py`` saved, or any of that library, also by Hub id.
+
+    Its name is "features of" the folder, or of the run the folder lies in.
+
+    Raises:
+        UserError: there is no image classifier there.
+    """
+    path = Path(folder)
+    inside = path / "classifier"
+    if path.exists() and not (path / "config.json").exists():
+        hint = f" Did you mean {inside}?" if (inside / "config.json").exists() else ""
+        raise UserError(f"{folder} holds no image classifier (no config.json).{hint}")
+    try:
+        # in single precision, also where it was saved in half: a CPU has no fast half-precision convolutions
+        model = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32).to(device)
+        processor = AutoImageProcessor.from_pretrained(folder)
+    except Exception as error:  # a missing file, a torn one, a Hub out of reach: each has its own
+        raise UserError(
+            f"{folder} could not be loaded as a transformers image classifier: {' '.join(str(error).split())[:300]} "
+            f"Give the folder that scripts/train_classifier.py saved (runs/<name>/classifier)."
+        ) from error
+    return Judge(
+        model, processor, f"features of {path.resolve().parent.name if path.name == 'classifier' else path.name}"
+    )
+
+
+def load_critic(name: str) -> Judge | Inception:
+    """What looks at images: "inception", or else the folder or Hub id of a classifier (:func:`load_judge`)."""
+    return Inception() if name == "inception" else load_judge(name)
+
+
+class Inception:
+    """torch-fidelity's Inception with the weights of 2015: only its features give what is called FID, KID, IS.
+
+    Args:
+        weights: torch-fidelity's weights file; downloaded from its releases if not given.
+        device: where it computes; images are moved there.
+
+    Raises:
+        UserError: the weights are not there and can't be had.
+    """
+
+    name = "inception-v3-compat"  # torch-fidelity's own name for it; the metrics know it
+
+    def __init__(self, weights: str | Path | None = None, device: torch.device | str = "cpu"):
+        wanted = ["2048", "logits_unbiased"]
+        path = None if weights is None else str(weights)
+        try:
+            network = FeatureExtractorInceptionV3(self.name, wanted, feature_extractor_weights_path=path, verbose=False)
+        except Exception as error:  # whatever a network, a torn file or a pickle does
+            where = f"read from {weights}" if weights else "downloaded"
+            raise UserError(
+                f"Inception's weights could not be {where} ({type(error).__name__}: "
+                f"{' '.join(str(error).split())[:200]}). Without them there is no FID; use a classifier's features "
+                f"(triptych.evaluation.judges.load_judge), whose Frechet distance is called by that name, or give the "
+                f"file weights-inception-2015-12-05-6726825d.pth of torch-fidelity's releases."
+            ) from error
+        self.network = network.to(device)
+        self.device = torch.device(device)
+        self.fingerprint = fingerprint(network, self.name)
+
+    @torch.no_grad()
+    def __call__(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """(B, C, H, W) -> features, (B, 2048), and logits without their bias, (B, 1008)."""
+        check_images(images)
+        if images.is_floating_point():  # the network was published for 8 bits
+            images = (images * 255).round().to(torch.uint8)
+        features, logits = self.network(images.expand(-1, 3, -1, -1).to(self.device))
+        return {"features": features, "logits": logits}
+
+
+def check_images(images: torch.Tensor) -> None:
+    """Raise :class:`UserError` unless `images` are uint8 or float in [0, 1], (B, C, H, W), of 1 or 3 channels."""
+    if images.dim() != 4 or images.shape[1] not in (1, 3):
+        raise UserError(f"Images must be (B, C, H, W) of 1 or 3 channels, not {tuple(images.shape)}.")
+    if images.is_floating_point():
+        if not (images.min() >= 0 and images.max() <= 1):
+            raise UserError(
+                f"Images of floats must lie in [0, 1], not [{images.min():.3g}, {images.max():.3g}]; x / 2 + 0.5 takes "
+                f"them there from [-1, 1]."
+            )
+    elif images.dtype != torch.uint8:
+        raise UserError(f"Images must be uint8, or floats in [0, 1], not {images.dtype}.")
+
+
+def fingerprint(model: torch.nn.Module, more: str = "") -> str:
+    """A hash of all weights and buffers of `model`, and of `more`."""
+    digest = hashlib.sha256(more.encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,177 @@
+"""Noisy images, and what restores them: classical methods, saved denoisers, a VAE; one signature for all.
+
+A restorer takes noisy images, a list of (C, H, W) around [0, 1], and the noise's standard deviation on that scale, or
+None where it is not one number, and returns the restored ones, in [0, 1].
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+
+from triptych.cli import named_folders
+from triptych.config.base import DataConfig, NoiseConfig
+from triptych.data.degradations import degrade_by_index
+from triptych.data.image_set import ImageSet, to_unit_interval
+from triptych.data.photos import PhotoSet, load_photos
+from triptych.data.sources import load_images
+from triptych.errors import UserError
+from triptych.evaluation import classical
+from triptych.pipelines.store import load_pipeline, weights_hash
+
+Restore = Callable[[list[torch.Tensor], float | None], list[torch.Tensor]]
+
+
+@dataclass
+class Spoiled:
+    """Images and their noisy versions; the noise of each is a function of (seed, its index)."""
+
+    images: ImageSet | PhotoSet
+    noise: NoiseConfig | None  # None: the images are pairs
+    seed: int
+
+    @property
+    def sigma(self) -> float | None:
+        """The standard deviation of the noise on the scale of [0, 1], where it is one number."""
+        noise = self.noise
+        if noise is None or noise.kinds != ("gaussian",) or noise.sigma[0] != noise.sigma[1]:
+            return None
+        return noise.sigma[0] / 255
+
+    def chunks(self, count: int, size: int = 500) -> Iterator[tuple[list[torch.Tensor], list[torch.Tensor]]]:
+        """The first `count` images, `size` at a time: lists of clean ones, (C, H, W) in [0, 1], and of noisy ones."""
+        for first in range(0, count, size):
+            indices = range(first, min(first + size, count))
+            pixels = [to_unit_interval(self.images.whole(index)) for index in indices]
+            if self.noise is None:
+                yield tuple(map(list, zip(*(pair.chunk(2) for pair in pixels), strict=True)))
+            else:
+                spoil = (
+                    degrade_by_index(image[None] * 2 - 1, [index], self.noise, self.seed)[0] / 2 + 0.5
+                    for image, index in zip(pixels, indices, strict=True)
+                )
+                yield pixels, list(spoil)
+
+
+def tuned(name: str, tuning: Spoiled, count: int, pool: ProcessPoolExecutor) -> float:
+    """The best strength of a classical method on images that are not measured."""
+    chunks = list(tuning.chunks(min(count, len(tuning.images))))
+    clean, noisy = (as_arrays([image for chunk in chunks for image in chunk[half]]) for half in (0, 1))
+    return classical.tune(name, clean, noisy, tuning.sigma, pool)
+
+
+def classically(name: str, strength: float, pool: ProcessPoolExecutor) -> Restore:
+    """A classical method as a restorer, working in the processes of `pool`."""
+
+    def restore(noisy: list[torch.Tensor], sigma: float | None) -> list[torch.Tensor]:
+        done = classical.restore_all(name, strength, as_arrays(noisy), sigma, pool)
+        return [torch.from_numpy(image).permute(2, 0, 1) for image in done]
+
+    return restore
+
+
+def as_arrays(images: Sequence[torch.Tensor]) -> list[np.ndarray]:
+    """(C, H, W) -> (H, W, C), of each."""
+    return [image.permute(1, 2, 0).numpy() for image in images]
+
+
+def load_restorers(
+    models: str, diffusion_steps: Sequence[int] = (25,), seed: int = 0
+) -> dict[str, tuple[Restore, dict]]:
+    """Saved pipelines as restorers: denoisers; VAEs, for which restoring is reconstructing; and diffusion pipelines.
+
+    Args:
+        models: "a=folder,b=folder", from the command line.
+        diffusion_steps: of a diffusion pipeline, which is told sigma and no class: 1 gives the mean of the clean images
+            that fit, more where the scheduler it was saved with leads from there. Each number makes a restorer of its
+            own.
+        seed: of what the scheduler draws, if it draws.
+
+    Returns:
+        By name ("b, 25 steps" for diffusion): a restorer, and what its measurements are known by.
+
+    Raises:
+        UserError: `models` is malformed, or a folder holds no pipeline that restores.
+    """
+    restorers: dict[str, tuple[Restore, dict]] = {}
+    for name, folder in named_folders(models, "models", taken=("noisy", *classical.METHODS)).items():
+        pipe, known_by = load_pipeline(folder), {"weights": weights_hash(folder)}
+        if "unet" in pipe.components:
+            for steps in diffusion_steps:
+                title = f"{name}, {steps} step" + "s" * (steps > 1)
+                restorers[title] = by_diffusion(pipe, steps, seed), known_by | {"diffusion_steps": steps}
+        elif "denoiser" in pipe.components:
+            restorers[name] = (lambda noisy, _, pipe=pipe: pipe(noisy, output_type="pt").images), known_by
+        elif "vae" in pipe.components:
+            restorers[name] = reconstruction(pipe), known_by
+        else:
+            raise UserError(
+                f"{folder} is a {type(pipe).__name__}, which restores nothing. Give a denoiser, a VAE or a diffusion "
+                f"pipeline."
+            )
+    return restorers
+
+
+def reconstruction(pipe: DiffusionPipeline) -> Restore:
+    """A VAE as a restorer: the noisy image encoded and decoded."""
+    return lambda noisy, _: list(pipe.reconstruct(stack(noisy, pipe).clamp(0, 1)))
+
+
+def stack(images: list[torch.Tensor], pipe: DiffusionPipeline) -> torch.Tensor:
+    """Images (C, H, W) as a batch for `pipe`.
+
+    Raises:
+        UserError: one isn't of the size that it takes.
+    """
+    for image in images:
+        if tuple(image.shape) != tuple(pipe.image_shape):
+            raise UserError(
+                f"A {type(pipe).__name__} restores images of {tuple(pipe.image_shape)}, not {tuple(image.shape)}. Set "
+                f"data.image_size and data.channels, or leave it out of models."
+            )
+    return torch.stack(images)
+
+
+def by_diffusion(pipe: DiffusionPipeline, num_inference_steps: int, seed: int) -> Restore:
+    """A diffusion pipeline as a restorer, from the step whose noise is the images', by its own scheduler."""
+    pipe.set_progress_bar_config(disable=True)
+
+    def reverse(noisy: list[torch.Tensor], sigma: float | None) -> list[torch.Tensor]:
+        if sigma is None:
+            raise UserError("A diffusion pipeline restores Gaussian noise of one known sigma, nothing else.")
+        generator = torch.Generator().manual_seed(seed)
+        how = {"num_inference_steps": num_inference_steps, "generator": generator, "output_type": "pt"}
+        if "scheduler" in inspect.signature(pipe.restore).parameters:  # folders with older code know no other
+            how["scheduler"] = pipe.scheduler
+        return [image for some in stack(noisy, pipe).split(100) for image in pipe.restore(some, sigma, **how).images]
+
+    return reverse
+
+
+def load_any(data: DataConfig, any_size: bool, paired: bool) -> ImageSet | PhotoSet:
+    """Images that are all alike, or of any sizes, or pairs."""
+    return load_photos(data, paired=paired) if any_size or paired else load_images(data)
+
+
+def make_levels(sigmas: list[float] | None, noise: NoiseConfig | None, paired: bool) -> dict[str, NoiseConfig | None]:
+    """What is undone, by title: Gaussian noise of some levels (15, 25, 50), another noise, or what pairs show.
+
+    Raises:
+        UserError: two of them are given, or a sigma is out of range.
+    """
+    if sum((sigmas is not None, noise is not None, paired)) > 1:
+        raise UserError("Give sigmas, noise or paired, not two of them.")
+    if paired:
+        return {"pairs": None}
+    if noise is not None:
+        return {noise.describe(): noise}
+    try:
+        return {f"sigma {sigma:g}": NoiseConfig(sigma=(sigma, sigma)) for sigma in sigmas or (15, 25, 50)}
+    except ValueError as error:
+        raise UserError(f"sigmas: {error}") from None

@@ -1,0 +1,131 @@
+"""Scores of generated images: drawn batch by batch, compared with real ones, recognised or not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+import time
+from pathlib import Path
+
+import evaluate
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from tqdm.auto import tqdm
+
+from triptych.errors import UserError
+from triptych.evaluation.extraction import Extractor
+from triptych.evaluation.statistics import mean_and_interval
+from triptych.seeds import image_generators
+
+METRICS = Path(__file__).resolve().parents[2] / "metrics"
+NUMBERS = ("frechet_distance", "kernel_distance", "precision", "recall", "inception_score")
+
+
+def draw(
+    pipe: DiffusionPipeline, how: dict, per_class: int, batch_size: int, seed: int, folder: Path
+) -> tuple[torch.Tensor, torch.Tensor | None, float]:
+    """Draw images and keep them batch by batch in `folder`, where those of an earlier, interrupted call are found.
+
+    An image of a class-conditional pipeline is a function of (seed, its class, its number) alone.
+
+    Args:
+        pipe: a class-conditional pipeline, or a VAE's, which has no classes and draws from the prior.
+        how: arguments of the pipeline's call.
+        per_class: images of each class; without classes ten times as many in all.
+        batch_size: images at once.
+        seed: of the noise.
+        folder: one for these settings alone.
+
+    Returns:
+        uint8 (N, C, H, W); the classes asked for, (N,), or None; and seconds an image, median over the batches.
+    """
+    if per_class < 1 or batch_size < 1:
+        raise UserError("num_images_per_class and batch_size must be at least 1.")
+    pipe.to("cuda" if torch.cuda.is_available() else "cpu")
+    pipe.set_progress_bar_config(disable=True)
+    names = getattr(pipe, "class_names", None)
+    order = [(c, k) for k in range(per_class) for c in range(len(names) if names else 10)]
+    folder.mkdir(parents=True, exist_ok=True)
+    parts, seconds = [], []
+    for first in tqdm(range(0, len(order), batch_size), desc="drawing", unit="batch"):
+        batch = order[first : first + batch_size]
+        path = folder / f"{first:08d}_{len(batch)}.npz"
+        if not path.exists():
+            start, generators = time.perf_counter(), image_generators(seed, batch)
+            if names:
+                drawn = pipe([c for c, _ in batch], generator=generators, output_type="np", **how).images
+            else:  # of the prior; one generator for the batch
+                drawn = pipe(len(batch), generator=generators[0], output_type="np").images
+            pixels = (drawn * 255).round().astype(np.uint8).transpose(0, 3, 1, 2)
+            partial = path.with_suffix(".partial.npz")
+            np.savez(partial, pixels=pixels, seconds=time.perf_counter() - start)
+            partial.replace(path)
+        with np.load(path) as kept:
+            parts.append(torch.from_numpy(kept["pixels"]))
+            seconds.append(float(kept["seconds"]) / len(batch))
+    labels = torch.tensor([c for c, _ in order]) if names else None
+    return torch.cat(parts), labels, statistics.median(seconds)
+
+
+def key_of(settings: dict) -> str:
+    """A short name for a dict of settings, the same for equal ones."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def distances(critic: Extractor, seen: dict, real: dict, num_bootstrap: int, seed: int) -> dict:
+    """How far images are from the real ones: the scores of NUMBERS.
+
+    Args:
+        critic: whose features they are.
+        seen, real: what :func:`triptych.evaluation.extraction.extract` says of both.
+        num_bootstrap: resamplings of the images for the 95 % interval of the Frechet distance; below 2 none.
+        seed: of resampling, subsets and splits.
+    """
+    frechet, kernel, cover, inception = (
+        load_metric(name) for name in ("frechet_distance", "kernel_distance", "precision_recall", "inception_score")
+    )
+    features, reference = seen["features"].numpy(), real["features"].numpy()
+    common = {"reference": reference, "features": critic.name}
+    found = dict(frechet.compute(predictions=features, **common))
+    if num_bootstrap > 1:
+        rng, n = np.random.default_rng(seed), len(features)
+        resampled = (
+            frechet.compute(predictions=features[rng.integers(n, size=n)], **common) for _ in range(num_bootstrap)
+        )
+        spread = np.std([each["frechet_distance"] for each in resampled], ddof=1)
+        found["frechet_distance_interval"] = 1.96 * float(spread)
+    subset = min(1000, len(features), len(reference))
+    found |= kernel.compute(predictions=features, **common, subset_size=subset, seed=seed)
+    found |= cover.compute(predictions=features, **common)
+    found |= inception.compute(predictions=seen["logits"].numpy(), features=critic.name, seed=seed)
+    return {key: found[key] for key in (*NUMBERS, "frechet_distance_interval", "covers_dimensions") if key in found}
+
+
+def load_metric(name: str) -> evaluate.EvaluationModule:
+    """One of our evaluate modules, as it stands in this checkout."""
+    return evaluate.load(str(METRICS / name), keep_in_memory=True)
+
+
+def recognised(judged: list[str], asked: list[str], logits: torch.Tensor, labels: torch.Tensor) -> dict:
+    """Whether the class asked for is the class recognised: accuracy, its 95 % interval, per class, confusions.
+
+    Args:
+        judged: names of the classes that the judge knows.
+        asked: names of the classes by label.
+        logits: the judge's answers, (N, len(judged)).
+        labels: what was asked for, (N,).
+
+    Raises:
+        UserError: a class was asked for that the judge doesn't know.
+    """
+    unknown = sorted(set(asked) - set(judged))
+    if unknown:
+        raise UserError(f"judge: it knows {', '.join(judged)}, not {', '.join(unknown)}. Give the judge of this data.")
+    wanted = torch.tensor([judged.index(name) for name in asked])[labels]
+    answers = logits.argmax(1)
+    found = load_metric("class_accuracy").compute(predictions=answers, references=wanted, class_names=judged)
+    mean, interval = mean_and_interval((answers == wanted).double().tolist())
+    scores = {"class_accuracy": mean, "class_accuracy_interval": interval}
+    return scores | {key: found[key] for key in ("per_class", "confusion_matrix")}

@@ -1,0 +1,180 @@
+"""Pictures of images: grids, tables, sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from triptych.errors import UserError
+
+matplotlib.use("Agg")  # files only: no display is needed, and none is opened
+PIXELS_PER_INCH = 150
+
+
+def show(axis: plt.Axes, image: np.ndarray) -> None:
+    """Draw one image, (H, W, C) in [0, 1], every pixel a clean square."""
+    image = np.clip(np.asarray(image, dtype=np.float32), 0, 1)
+    axis.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+
+
+def save(figure: Figure, path: Path, trim: bool = True) -> Path:
+    """Write a figure and free it; `trim` cuts its edges to what is drawn."""
+    kinds = figure.canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in kinds:
+        raise UserError(f"{path} ends in no kind of picture that can be drawn. Those are: {', '.join(sorted(kinds))}.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=PIXELS_PER_INCH, bbox_inches="tight" if trim else None, facecolor="white")
+    plt.close(figure)
+    return path
+
+
+def image_table(
+    images: np.ndarray,
+    row_labels: Sequence[str] | None = None,
+    column_labels: Sequence[str] | None = None,
+    captions: Sequence[Sequence[str]] | None = None,
+    title: str | None = None,
+    cell: float = 0.62,
+) -> Figure:
+    """A table of images, (rows, columns, H, W, C) in [0, 1], with labels and a caption under each on request.
+
+    `cell` is the side of an image in inches.
+    """
+    rows, columns = images.shape[:2]
+    caption_height = 0.0 if captions is None else 0.2
+    left = 0.0 if row_labels is None else 0.12 + 0.085 * max(map(len, row_labels))
+    top = 0.05 + (0.0 if column_labels is None else 0.22) + (0.0 if title is None else 0.22)
+    gap = 0.03
+    width = left + columns * (cell + gap)
+    height = top + rows * (cell + caption_height + gap)
+    figure = plt.figure(figsize=(width, height))
+    for r in range(rows):
+        for c in range(columns):
+            x, y = left + c * (cell + gap), top + r * (cell + caption_height + gap)
+            axis = figure.add_axes((x / width, 1 - (y + cell) / height, cell / width, cell / height))
+            show(axis, images[r, c])
+            if captions is not None:
+                axis.set_xlabel(captions[r][c], fontsize=6, labelpad=2)
+            if row_labels is not None and c == 0:
+                axis.set_ylabel(row_labels[r], rotation=0, ha="right", va="center", fontsize=8, labelpad=5)
+            if column_labels is not None and r == 0:
+                axis.set_title(column_labels[c], fontsize=7, pad=3)
+    if title is not None:
+        middle = left + columns * (cell + gap) / 2
+        figure.text(middle / width, 1 - 0.02 / height, title, ha="center", va="top", fontsize=9)
+    return figure
+
+
+def save_image_grid(
+    images: np.ndarray, path: Path, row_labels: Sequence[str] | None = None, title: str | None = None
+) -> Path:
+    """Write (rows, columns, H, W, C) images in [0, 1] as one labelled PNG."""
+    return save(image_table(images, row_labels=row_labels, title=title), path)
+
+
+def save_forward_process(
+    noisy: np.ndarray, schedules: Sequence[str], timesteps: Sequence[int], snr_db: np.ndarray, path: Path
+) -> Path:
+    """The forward process as a table of pictures.
+
+    Args:
+        noisy: (images, schedules, steps, H, W, C) in [0, 1].
+        schedules, timesteps: names of the second and third axis.
+        snr_db: signal-to-noise ratio in decibels, (schedules, steps).
+        path: the PNG to write.
+    """
+    num_images, num_schedules = noisy.shape[:2]
+    table = noisy.reshape(num_images * num_schedules, *noisy.shape[2:])
+    captions = [[f"{value:+.1f} dB" if np.isfinite(value) else "no signal" for value in row] for row in snr_db]
+    return save(
+        image_table(
+            table,
+            row_labels=list(schedules) * num_images,
+            column_labels=[f"t = {t}" for t in timesteps],
+            captions=captions * num_images,
+            title="Forward process: x_t and its signal-to-noise ratio",
+        ),
+        path,
+    )
+
+
+def save_captioned(images: np.ndarray, titles: Sequence[str], captions: Sequence[Sequence[str]], path: Path) -> Path:
+    """Images by row, what became of them by column, (images, columns, H, W, C), enlarged, a caption under each."""
+    return save(image_table(images, column_labels=titles, captions=captions, cell=1.05), path)
+
+
+def save_panels(panels: dict[str, tuple[str, np.ndarray]], path: Path, side: int = 504) -> Path:
+    """Squares of images side by side, a title and a line under each; every pixel of an image is a clean square.
+
+    Args:
+        panels: by title: the line under it, and as many rows of images as columns, (n, n, H, W, C) in [0, 1].
+        path: the PNG to write.
+        side: of a panel in pixels; images are enlarged by the largest whole number that fits, gaps take the rest.
+
+    Raises:
+        ValueError: the images of a panel don't fit into it.
+    """
+    squares = [mosaic(images, side) for _, images in panels.values()]
+    edge, gap, below = 24, 45, 102
+    width, height = 2 * edge + len(panels) * (side + gap) - gap, edge + side + below
+    figure = plt.figure(figsize=(width / PIXELS_PER_INCH, height / PIXELS_PER_INCH), dpi=PIXELS_PER_INCH)
+    with plt.rc_context({"font.family": "cmss10"}):  # Computer Modern Sans, which comes with matplotlib
+        for number, (title, (line, _)) in enumerate(panels.items()):
+            left = edge + number * (side + gap)
+            figure.figimage(squares[number], xo=left, yo=below)
+            for text, y, size, colour in ((title, 57, 14, "black"), (line, 24, 11, "0.35")):
+                figure.text(left / width, y / height, text, fontsize=size, color=colour)
+    return save(figure, path, trim=False)
+
+
+def mosaic(images: np.ndarray, side: int) -> np.ndarray:
+    """A square of images on white, (n, n, H, W, C) in [0, 1] -> uint8 (side, side, 3)."""
+    n, _, image_height, image_width, _ = images.shape
+    factor = side // (n * max(image_height, image_width))
+    if factor == 0:
+        raise ValueError(f"{n} images of {image_width}x{image_height} pixels in a row don't fit into {side} pixels.")
+    pixels = (np.clip(images, 0, 1) * 255).round().astype(np.uint8)
+    pixels = pixels.repeat(factor, axis=2).repeat(factor, axis=3)
+    canvas = np.full((side, side, 3), 255, np.uint8)
+    for row, top in enumerate(np.linspace(0, side - pixels.shape[2], n).round().astype(int)):
+        for column, left in enumerate(np.linspace(0, side - pixels.shape[3], n).round().astype(int)):
+            canvas[top : top + pixels.shape[2], left : left + pixels.shape[3]] = pixels[row, column]  # grey spreads
+    return canvas
+
+
+def save_reverse_process(
+    noisy: np.ndarray,
+    predicted: np.ndarray,
+    final: np.ndarray,
+    timesteps: Sequence[float],
+    names: Sequence[str],
+    path: Path,
+    row_labels: tuple[str, str] = ("x_t", "predicted x_0"),
+    title: str = "Reverse process",
+) -> Path:
+    """From noise to image: for each image a row of x_t and below it the x_0 the network expects.
+
+    Args:
+        noisy, predicted: (images, steps, H, W, C) in [0, 1].
+        final: the finished images, (images, H, W, C) in [0, 1].
+        timesteps: training step of each column.
+        names: class of each image.
+        path: the PNG to write.
+        row_labels: what the two rows of an image are called.
+        title: of the figure.
+    """
+    last = final[:, None]
+    rows = np.stack([np.concatenate([part, last], axis=1) for part in (noisy, predicted)], axis=1)
+    table = rows.reshape(-1, *rows.shape[2:])
+    labels = [label for name in names for label in (f"{name}  {row_labels[0]}", row_labels[1])]
+    columns = [f"t = {t:.0f}" for t in timesteps] + ["image"]
+    return save(image_table(table, row_labels=labels, column_labels=columns, title=title), path)

@@ -1,0 +1,1 @@
+"""The papers' formulas, pure: tensors in, tensors out."""

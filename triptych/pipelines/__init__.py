@@ -1,0 +1,1 @@
+"""Saved models: to disk and back, their schedulers, drawing from them."""

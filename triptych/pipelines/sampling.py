@@ -1,0 +1,41 @@
+"""Drawing from class-conditional pipelines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+
+from triptych.cli import listed
+from triptych.errors import UserError
+
+
+def chosen_classes(pipeline: Any, classes: list[str | int] | str | None) -> list[int]:
+    """Class ids from the command line: names or ids separated by commas, a list of them, or None for all.
+
+    Raises:
+        UserError: a class doesn't exist; the message lists those that do.
+    """
+    names = pipeline.class_names
+    if classes is None:
+        return list(range(len(names)))
+    if isinstance(classes, str):
+        classes = [classes] if classes in names else listed(classes)
+    # "3" is a name where there is such a name (digits), an id otherwise.
+    parts = [int(c) if isinstance(c, str) and c.isdigit() and c not in names else c for c in classes]
+    try:
+        return pipeline.class_ids(parts)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def class_grid(pipeline: DiffusionPipeline, columns: int, seed: int) -> np.ndarray:
+    """A row for each class, (classes, columns, H, W, C) in [0, 1]; a column's noise is the same in all rows, and for
+    every network, so that grids can be compared."""
+    pipeline.set_progress_bar_config(disable=True)
+    names = pipeline.class_names
+    generators = [torch.Generator().manual_seed(seed + k) for _ in names for k in range(columns)]
+    pixels = pipeline(names, columns, generator=generators, output_type="np").images
+    return pixels.reshape(len(names), columns, *pixels.shape[1:])

@@ -1,0 +1,61 @@
+"""Scripts run one after another by a study, each in a process of its own, talking through run folders alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from triptych.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(script: str, *arguments: object) -> None:
+    """``python scripts/<script> <arguments>``.
+
+    Raises:
+        UserError: it failed; its own message has been printed.
+    """
+    _call(ROOT / "scripts" / script, *arguments)
+
+
+def train(script: str, *arguments: object) -> None:
+    """``accelerate launch --config_file accelerate_config.yaml scripts/<script> <arguments>``.
+
+    Raises:
+        UserError: it failed; its own message has been printed.
+    """
+    launch = ["accelerate.commands.launch", "--quiet", "--config_file", ROOT / "accelerate_config.yaml"]
+    _call("-m", *launch, ROOT / "scripts" / script, *arguments)
+
+
+def train_once(script: str, experiment: Path, output: Path, name: str, *flags: object) -> Path:
+    """Train ``output/name`` by `experiment` with `flags`: resumed where it was interrupted, kept where it is done.
+
+    It is not published, whatever `experiment` says: all parts of a study would go to one repository.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        UserError: there is no such experiment, `flags` ask for publishing, or the training failed.
+    """
+    if not experiment.exists():
+        raise UserError(f"{experiment} does not exist.")
+    if any(str(flag).partition("=")[0] == "--run.push_to" for flag in flags):
+        raise UserError(
+            "--run.push_to is not for the parts of a study, which would all go to one repository. Leave it out, and "
+            f"publish the one you choose: python scripts/publish.py {output / name} user/name"
+        )
+    run_folder = output / name
+    if not (run_folder / "pipeline").exists():
+        where = ["--name", name, "--run.output_dir", output, "--resume", "latest", "--run.push_to", "null"]
+        train(script, "--config", experiment, *flags, *where)
+    return run_folder
+
+
+def _call(*arguments: object) -> None:
+    done = subprocess.run([sys.executable, *map(str, arguments)])
+    if done.returncode:
+        raise UserError("stopped there; run the same command again to go on.")
