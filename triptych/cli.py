@@ -18,6 +18,7 @@ import yaml
 from triptych.errors import UserError, explain, is_refusal, plain, tell_traceback
 
 T = TypeVar("T")
+jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)  # what stands below a setting explains it
 
 
 def listed(text: str | None, separator: str = ",") -> list[str]:
@@ -73,17 +74,19 @@ def command(main: Callable[..., Any], parameters: type[T] | Callable[..., Any] |
 
 def _from_command_line(main: Callable[..., Any], parameters: type[T] | Callable[..., Any] | None) -> dict[str, Any]:
     """The arguments of `main`."""
-    parser = jsonargparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
+    parser = jsonargparse.ArgumentParser(description=sys.modules["__main__"].__doc__, exit_on_error=False)
     parser.add_argument("--config", action=jsonargparse.ActionConfigFile, help="a YAML file of these settings")
     if parameters is None:
         parser.add_function_arguments(main, as_positional=True)
     else:
         parser.add_class_arguments(parameters)
-    parser.error = lambda message, *_: _refuse(parser, str(message))  # type: ignore[method-assign]
     files = _config_files()
     for file in files:
         _refuse_unless_settings(file)
-    arguments = parser.parse_args()
+    try:
+        arguments = parser.parse_args()
+    except jsonargparse.ArgumentError as error:
+        _refuse(parser, str(error))
     try:
         values = parser.instantiate(arguments).as_dict()
         values.pop("config", None)
