@@ -357,7 +357,7 @@ class Run:
         return UserError(
             f"{error} of {self.folder}, and training stopped. The last good checkpoint is kept "
             f"({kept[-1] if kept else 'there was none yet'}). A lower optimizer.lr, more optimizer.num_warmup_updates "
-            f"or a smaller optimizer.max_grad_norm are the usual mends; --mixed_precision no tells whether precision "
+            f"or a smaller optimizer.max_grad_norm usually help; --mixed_precision no tells whether precision "
             f"is the cause."
         )
 
