@@ -12,11 +12,12 @@ should be running.
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import torch
 from diffusers import UNet2DModel
 from turns import loop_against_bare
 
-from triptych.cli import command
 from triptych.config.diffusion import DiffusionConfig
 from triptych.training.optimizers import make_optimizers
 from triptych.training.run import Run

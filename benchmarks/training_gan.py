@@ -9,13 +9,14 @@ reconstruction and on the discriminator's answer; with --adversarial_weight 0 th
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import dataclasses
 
 import torch
 from turns import loop_against_bare
 
 from models.gan import DenoisingUNet, PatchDiscriminator
-from triptych.cli import command
 from triptych.config.gan import GanConfig
 from triptych.losses.gan import discriminator_loss, generator_loss, restoration_loss
 from triptych.training.optimizers import make_optimizers

@@ -7,9 +7,10 @@ The run must have kept snapshots: --power_averages.widths [0.05,0.1] --power_ave
 
 from __future__ import annotations
 
+from triptych.cli import command, refuse_unless_empty
+
 from pathlib import Path
 
-from triptych.cli import command, refuse_unless_empty
 from triptych.errors import UserError
 from triptych.pipelines.store import load_pipeline, save_pipeline
 from triptych.publishing.cards import model_card

@@ -9,6 +9,8 @@ guidance. The student of a round is the teacher of the next, with fewer steps: -
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import copy
 
 import torch
@@ -16,7 +18,6 @@ import torch.nn.functional as F
 from diffusers import DDIMScheduler
 
 from models.pipeline_class_conditional import ClassConditionalPipeline
-from triptych.cli import command
 from triptych.config.diffusion import DistillationConfig
 from triptych.data.augmentation import flip_horizontally
 from triptych.data.sources import load_images

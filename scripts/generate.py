@@ -7,6 +7,8 @@ Image k of a class depends on (seed, class, k) alone, so a larger order begins w
 
 from __future__ import annotations
 
+from triptych.cli import command, refuse_unless_empty
+
 import json
 import re
 import time
@@ -17,7 +19,6 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from triptych.cli import command, refuse_unless_empty
 from triptych.devices import find_device
 from triptych.errors import UserError
 from triptych.figures.images import save_image_grid

@@ -8,9 +8,10 @@ Add --dry_run true to see the folder first. Interrupted, the command can be repe
 
 from __future__ import annotations
 
+from triptych.cli import command, listed
+
 from pathlib import Path
 
-from triptych.cli import command, listed
 from triptych.errors import UserError
 from triptych.publishing import client, staging
 

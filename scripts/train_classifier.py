@@ -9,6 +9,8 @@ Writes runs/<name>/: log.jsonl, checkpoints/, classifier/ for transformers.pipel
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import dataclasses
 import json
 from typing import Any
@@ -19,7 +21,6 @@ from diffusers.training_utils import EMAModel
 from torch.optim.swa_utils import update_bn
 from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessor
 
-from triptych.cli import command
 from triptych.config.classifier import ClassifierConfig
 from triptych.data.augmentation import cut_out, flip_horizontally, shift_with_reflection
 from triptych.data.image_set import ImageSet, to_images

@@ -9,12 +9,13 @@ Writes runs/<name>/: log.jsonl, checkpoints/, samples/, and pipeline/ for Diffus
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DModel
 
 from models.pipeline_class_conditional import ClassConditionalPipeline
-from triptych.cli import command
 from triptych.config.diffusion import DiffusionConfig
 from triptych.data.augmentation import flip_horizontally
 from triptych.data.sources import load_images

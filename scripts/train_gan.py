@@ -9,13 +9,14 @@ Writes runs/<name>/: log.jsonl (every part of both losses), checkpoints/, sample
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import dataclasses
 
 import torch
 
 from models.gan import DenoisingUNet, PatchDiscriminator
 from models.pipeline_denoiser import DenoiserPipeline
-from triptych.cli import command
 from triptych.config.gan import GanConfig
 from triptych.data.augmentation import flip_horizontally
 from triptych.data.degradations import degrade_by_index

@@ -8,6 +8,8 @@ Writes runs/<name>/: log.jsonl (every part of the loss, in nats per image), chec
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import dataclasses
 import math
 
@@ -16,7 +18,6 @@ import torch
 
 from models.pipeline_vae import VAEPipeline
 from models.vae import VAE
-from triptych.cli import command
 from triptych.config.vae import VaeConfig
 from triptych.data.image_set import ImageSet, to_images, to_unit_interval
 from triptych.data.sources import load_images

@@ -8,10 +8,11 @@ Files are copied as they are: settings, logs, measurements, charts; no weights a
 
 from __future__ import annotations
 
+from triptych.cli import command, listed
+
 import shutil
 from pathlib import Path
 
-from triptych.cli import command, listed
 from triptych.errors import UserError
 from triptych.studies.records import STUDIES, collect
 

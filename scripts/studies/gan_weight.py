@@ -10,11 +10,12 @@ resumed, and what has been trained or measured already is reused.
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 from pathlib import Path
 
 import numpy as np
 
-from triptych.cli import command
 from triptych.config.base import read_yaml
 from triptych.figures.tables import markdown
 from triptych.jsonl import read_rows

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import importlib
 import json
 import sys
@@ -12,7 +14,6 @@ import yaml
 from conftest import ROOT, flags
 from stand_ins import write_images
 
-from triptych.cli import command
 from triptych.config.base import to_dict, write_yaml
 from triptych.config.classifier import ClassifierConfig
 from triptych.config.diffusion import DiffusionConfig, DistillationConfig, UNetConfig
