@@ -2,7 +2,7 @@
 
 python scripts/average_weights.py runs/diffusion_cifar10_night 0.08 runs/night_width_0.08
 
-The run must have kept snapshots: --power_averages.widths [0.05,0.1] --power_averages.snapshot_every 2000.
+The run must have kept snapshots: --power_averages.widths 0.05,0.1 --power_averages.snapshot_every 2000.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def snapshots(run: Path) -> list[Path]:
         found = [path for path in snapshots(trunk) if path.stem <= name] + found
     if not found:
         raise UserError(
-            f"{run} holds no averages. Train with --power_averages.widths [0.05,0.1] and a snapshot_every beside it."
+            f"{run} holds no averages. Train with --power_averages.widths 0.05,0.1 and a snapshot_every beside it."
         )
     return found
 

@@ -91,7 +91,7 @@ def _from_command_line(main: Callable[..., Any], parameters: type[T] | Callable[
     for file in _config_files():
         _refuse_unless_settings(file)
     try:
-        arguments = parser.parse_args(_in_full(parser, sys.argv[1:]))
+        arguments = parser.parse_args(in_full(parser, sys.argv[1:]))
     except jsonargparse.ArgumentError as error:
         _refuse(parser, str(error))
     try:
@@ -102,7 +102,7 @@ def _from_command_line(main: Callable[..., Any], parameters: type[T] | Callable[
         raise UserError(str(error)) from None
 
 
-def _in_full(parser: jsonargparse.ArgumentParser, arguments: list[str]) -> list[str]:
+def in_full(parser: jsonargparse.ArgumentParser, arguments: list[str]) -> list[str]:
     """`arguments` as jsonargparse reads them: ``--overwrite`` means true, and ``5,20,50`` is a list where one is asked
     for."""
     types = {flag: getattr(action, "_typehint", None) for action in parser._actions for flag in action.option_strings}
@@ -260,11 +260,11 @@ def _answer_early() -> None:
 
 def _interface_of(script: ast.Module) -> tuple[Callable[..., Any], Any]:
     """What `script` gives to :func:`command`: a `main` that does nothing, and the class of its settings."""
-    names: dict[str, Any] = {"__name__": "__main__", "command": lambda *given: given, "__file__": sys.argv[0]}
+    names: dict[str, Any] = {"__name__": "__main__", "__file__": sys.argv[0]}
     for node in script.body:
         module = getattr(node, "module", None) or ""
         if isinstance(node, ast.FunctionDef) and node.name == "main":
-            node.body = [*node.body[:1], ast.Pass()]  # the docstring, if there is one
+            node.body = [node.body[0] if ast.get_docstring(node) else ast.Pass()]
         elif isinstance(node, ast.ImportFrom):
             if module.split(".")[0] not in sys.stdlib_module_names and not module.startswith(LIGHT):
                 continue
@@ -277,8 +277,8 @@ def _interface_of(script: ast.Module) -> tuple[Callable[..., Any], Any]:
             _execute([node], names)
     (start,) = (node for node in script.body if isinstance(node, ast.If))
     (call,) = (node.value for node in start.body if isinstance(node, ast.Expr))
-    main, parameters = [*eval(compile(ast.Expression(call), "script", "eval"), names), None][:2]
-    return main, parameters
+    main, *parameters = (names[argument.id] for argument in call.args)
+    return main, *(parameters or [None])
 
 
 def _execute(nodes: list[ast.stmt], names: dict[str, Any]) -> None:

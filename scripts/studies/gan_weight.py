@@ -1,6 +1,6 @@
 """How much of the game is good? Train a denoiser at several adversarial weights and seeds, and measure all alike.
 
-    python scripts/studies/gan_weight.py configs/gan_cifar10.yaml --adversarial_weights '[0.003, 0.01, 0.03]' \\
+    python scripts/studies/gan_weight.py configs/gan_cifar10.yaml --adversarial_weights 0.003,0.01,0.03 \\
         --baseline runs/regression_cifar10/pipeline --output runs/gan_sweep
 
 Ends in the table and the charts of score_denoiser.py, distortion against perception (Blau & Michaeli 2018) among them

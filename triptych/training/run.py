@@ -465,7 +465,7 @@ class Run:
             try:
                 print("Published:", staging.publish(staging.find(self.folder), private, repo_id=repo_id))
             except Exception as error:
-                again = f"python scripts/publish.py {self.folder} {repo_id}" + (" --private true" if private else "")
+                again = f"python scripts/publish.py {self.folder} {repo_id}" + (" --private" if private else "")
                 raise UserError(
                     f"{plain(error)} The run is whole in {self.folder}; publish it with `{again}`."
                 ) from error
