@@ -52,7 +52,7 @@ def main(config: DistillationConfig) -> None:
     optimizers = make_optimizers(student, config.optimizer)
     lr_schedulers = make_lr_schedulers(optimizers, config.optimizer, config.num_updates)
     ema = make_ema(student, config.ema)
-    student, *optimizers = run.prepare(images, [ema, *lr_schedulers], student, *optimizers)
+    student, *optimizers = run.prepare([ema, *lr_schedulers], student, *optimizers)
     weights = list(student.parameters())
 
     # t_0 > t_1 > ... of the teacher's steps, and alpha_bar at each and at the image itself, which ends them.
@@ -85,7 +85,7 @@ def main(config: DistillationConfig) -> None:
             guidance_scale=1.0,
         )
 
-    for x0, labels in run.batches():  # (B, C, H, W) in [-1, 1], (B,)
+    for x0, labels in run.batches(images):  # (B, C, H, W) in [-1, 1], (B,)
         with run.accumulate(student):
             size = len(x0)
             if config.horizontal_flip:

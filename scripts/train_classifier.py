@@ -59,9 +59,9 @@ def main(config: ClassifierConfig) -> None:
     optimizers = make_optimizers(model, config.optimizer, ends=("resnet.embedder", "classifier"))
     lr_schedulers = make_lr_schedulers(optimizers, config.optimizer, config.num_updates)
     ema = make_ema(model, config.ema)
-    model, *optimizers = run.prepare(images, [ema, *lr_schedulers], model, *optimizers)
+    model, *optimizers = run.prepare([ema, *lr_schedulers], model, *optimizers)
 
-    for x, labels in run.batches():  # (B, 3, H, W) in [-1, 1], (B,)
+    for x, labels in run.batches(images):  # (B, 3, H, W) in [-1, 1], (B,)
         with run.accumulate(model):
             logits = model(enlarge(augment(x, run, config), config.upsample)).logits.float()
             loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)

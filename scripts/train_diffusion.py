@@ -66,7 +66,7 @@ def main(config: DiffusionConfig) -> None:
     lr_schedulers = make_lr_schedulers(optimizers, config.optimizer, config.num_updates)
     ema = make_ema(unet, config.ema)
     averages = [PowerAverages(unet, config.power_averages.widths)] if config.power_averages.widths else []
-    unet, *optimizers = run.prepare(images, [ema, *lr_schedulers, *averages], unet, *optimizers)
+    unet, *optimizers = run.prepare([ema, *lr_schedulers, *averages], unet, *optimizers)
     weights = list(unet.parameters())  # once: looking for them among the modules costs a millisecond
 
     def make_pipeline() -> ClassConditionalPipeline:
@@ -82,7 +82,7 @@ def main(config: DiffusionConfig) -> None:
         )
 
     # Ho et al. 2020, algorithm 1, with the label dropped now and then (Ho & Salimans 2022, algorithm 1).
-    for x0, labels in run.batches():  # (B, C, H, W) in [-1, 1], (B,)
+    for x0, labels in run.batches(images):  # (B, C, H, W) in [-1, 1], (B,)
         with run.accumulate(unet):
             size = len(x0)
             if config.horizontal_flip:

@@ -20,7 +20,7 @@ from triptych.config.gan import GanConfig
 from triptych.data.augmentation import flip_horizontally
 from triptych.data.degradations import degrade_by_index
 from triptych.data.image_set import ImageSet, to_images
-from triptych.data.photos import PhotoSet, load_photos
+from triptych.data.photos import load_photos
 from triptych.data.sources import load_images
 from triptych.figures.images import save_image_grid
 from triptych.losses.gan import (
@@ -55,12 +55,12 @@ def main(config: GanConfig) -> None:
         lr_schedulers += make_lr_schedulers(d_optimizers, config.discriminator_optimizer, config.num_updates)
     ema = make_ema(generator, config.ema)
     generator, discriminator, *optimizers = run.prepare(
-        images, [ema, *lr_schedulers], generator, discriminator, *g_optimizers, *d_optimizers
+        [ema, *lr_schedulers], generator, discriminator, *g_optimizers, *d_optimizers
     )
     g_optimizers, d_optimizers = optimizers[: len(g_optimizers)], optimizers[len(g_optimizers) :]
     judge = run.accelerator.unwrap_model(discriminator)  # the same network, when the generator learns from it
 
-    for clean, _ in run.batches():  # (B, C, H, W) in [-1, 1]; of pairs (B, 2 C, H, W)
+    for clean, _ in run.batches(images):  # (B, C, H, W) in [-1, 1]; of pairs (B, 2 C, H, W)
         with run.accumulate(generator, discriminator):
             if config.horizontal_flip:
                 clean = flip_horizontally(clean, run.rand(len(clean)) < 0.5)
@@ -125,7 +125,7 @@ def main(config: GanConfig) -> None:
     run.finish()
 
 
-def load_training_images(config: GanConfig) -> ImageSet | PhotoSet:
+def load_training_images(config: GanConfig) -> ImageSet:
     if config.crop_size is None:
         return load_images(config.data)
     return load_photos(config.data, config.crop_size, config.paired, seed=config.seed)
@@ -146,7 +146,7 @@ def psnr(restored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def draw_samples(generator: DenoisingUNet, images: ImageSet | PhotoSet, run: Run, config: GanConfig) -> None:
+def draw_samples(generator: DenoisingUNet, images: ImageSet, run: Run, config: GanConfig) -> None:
     """Clean, noisy, restored: the same images and the same noise every time."""
     count = min(config.num_samples, len(images))
     clean = to_images(images.__getitems__(range(count))["pixels"]).to(run.device)

@@ -51,12 +51,12 @@ def main(config: VaeConfig) -> None:
     optimizers = make_optimizers(vae, config.optimizer)
     lr_schedulers = make_lr_schedulers(optimizers, config.optimizer, config.num_updates)
     ema = make_ema(vae, config.ema)
-    vae, *optimizers = run.prepare(images, [ema, *lr_schedulers], vae, *optimizers)
+    vae, *optimizers = run.prepare([ema, *lr_schedulers], vae, *optimizers)
     weights = list(vae.parameters())
 
     fixed_log_sigma = torch.tensor(math.log(config.sigma or 1.0), device=run.device)
     # Kingma & Welling 2014, algorithm 1.
-    for x, _ in run.batches():  # (B, C, H, W) in [-1, 1]
+    for x, _ in run.batches(images):  # (B, C, H, W) in [-1, 1]
         with run.accumulate(vae):
             pixels = (x + 1) / 2  # what p(x | z) describes, in [0, 1]
             if config.likelihood == "binarized_bernoulli":

@@ -138,16 +138,14 @@ class Run:
                 raise UserError(problem[1] if problem[0] else f"Process {process} stopped: {problem[1]}")
         return [answer for answer, _ in answers]
 
-    def prepare(self, images: ImageSet, stateful: list[Any], *objects: Any) -> tuple[Any, ...]:
+    def prepare(self, stateful: list[Any], *objects: Any) -> tuple[Any, ...]:
         """Register what a checkpoint holds, wrap models and optimizers, and resume if asked.
 
         Args:
-            images: what :meth:`batches` yields.
             stateful: what has a ``state_dict`` and is saved as it is: averages, learning-rate schedulers. The latter
                 are not wrapped, because accelerate would step them once per process; here they count updates.
             objects: models and optimizers; returned as accelerate wraps them.
         """
-        self._images = images
         prepared = self.accelerator.prepare(*objects)
         self.accelerator.register_for_checkpointing(*stateful, self)
         if self.config.resume:
@@ -155,10 +153,6 @@ class Run:
             if checkpoint is not None:
                 self._load(checkpoint)
             self.accelerator.print(f"Resuming from {checkpoint or 'the beginning'}.", file=sys.stderr)
-        self._on_main(self._begin_session)
-        if self.config.run.tracker:
-            settings = {key: str(value) for key, value in flatten(to_dict(self.config)).items()}
-            self.accelerator.init_trackers("triptych", settings)
         return prepared
 
     def _find_checkpoint(self) -> Path | None:
@@ -185,7 +179,7 @@ class Run:
                 f"Give {self.update} or more, or resume from an earlier checkpoint."
             )
 
-    def _begin_session(self) -> None:
+    def _begin_session(self, images: ImageSet) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         run_folder.lock(self.folder)
         if self.config.resume is None and run_folder.holds_run(self.folder):  # begun meanwhile by another process
@@ -203,37 +197,43 @@ class Run:
             "commit": machine.git_commit(),
             "arguments": sys.argv[1:],
         }
-        run_folder.begin_session(self.folder, self.config, describe(self._images), session)
+        run_folder.begin_session(self.folder, self.config, describe(images), session)
         self._log.cut_back()
 
     # ---- steps -----------------------------------------------------------------------------------
 
-    def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def batches(self, images: ImageSet) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield (images in [-1, 1], labels) for every step left: (B, C, H, W), (B,).
 
-        After the caller's body: counts, logs, checkpoints, and leaves when a signal asks for it.
+        Before the first step: enters the session and what the data is in the run's records. After the caller's body:
+        counts, logs, checkpoints, and leaves when a signal asks for it.
 
         Raises:
-            UserError: the loss is not finite (the last checkpoint stays), or an image cannot be decoded.
+            UserError: the run was started on other data, the loss is not finite (the last checkpoint stays), or an
+                image cannot be decoded.
         """
         config, accumulation = self.config, self.config.gradient_accumulation_steps
+        self._on_main(lambda: self._begin_session(images))
+        if config.run.tracker:
+            settings = {key: str(value) for key, value in flatten(to_dict(config)).items()}
+            self.accelerator.init_trackers("triptych", settings)
         stop = config.num_updates * accumulation
         order = BatchOrder(
-            len(self._images),
+            len(images),
             config.batch_size,
             config.seed,
             start=self.step,
             stop=stop,
             process_index=self.process_index,
             num_processes=self.num_processes,
-            by_visit=self._images.by_visit,
+            by_visit=images.by_visit,
         )
         silent = not (self.is_main and config.run.progress)
         bar = tqdm(total=config.num_updates, initial=self.update, disable=silent, unit="update", dynamic_ncols=True)
         handlers = {number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)}
         self._clock = self._logged_at = time.perf_counter()
         try:
-            for batch in make_loader(self._images, order, config.data.num_workers):
+            for batch in make_loader(images, order, config.data.num_workers):
                 self.generator = keyed_generator("noise", config.seed, self.step, device=self.device)
                 # torch.manual_seed also tells devices that aren't there, which costs most of a millisecond.
                 seed_dropout = torch.default_generator.manual_seed if self.device.type == "cpu" else torch.manual_seed
