@@ -21,7 +21,7 @@ from triptych.config.gan import GanConfig
 from triptych.data.augmentation import flip_horizontally
 from triptych.data.degradations import degrade_by_index
 from triptych.data.image_set import ImageSet, to_images
-from triptych.data.photos import PhotoSet, load_photos
+from triptych.data.photos import load_photos
 from triptych.data.sources import load_images
 from triptych.figures.images import save_image_grid
 from triptych.losses.gan import (
@@ -126,7 +126,7 @@ def main(config: GanConfig) -> None:
     run.finish()
 
 
-def load_training_images(config: GanConfig) -> ImageSet | PhotoSet:
+def load_training_images(config: GanConfig) -> ImageSet:
     if config.crop_size is None:
         return load_images(config.data)
     return load_photos(config.data, config.crop_size, config.paired, seed=config.seed)
@@ -147,7 +147,7 @@ def psnr(restored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def draw_samples(generator: DenoisingUNet, images: ImageSet | PhotoSet, run: Run, config: GanConfig) -> None:
+def draw_samples(generator: DenoisingUNet, images: ImageSet, run: Run, config: GanConfig) -> None:
     """Clean, noisy, restored: the same images and the same noise every time."""
     count = min(config.num_samples, len(images))
     clean = to_images(images.__getitems__(range(count))["pixels"]).to(run.device)

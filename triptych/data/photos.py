@@ -3,113 +3,16 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
 from pathlib import PurePath
 
 import numpy as np
-import torch
 
 from triptych.config.base import DataConfig
-from triptych.data.decoding import DecodingError
+from triptych.data.image_set import ImageSet
 from triptych.data.records import Records
 from triptych.data.sources import open_records
+from triptych.data.storage import InMemory, Stream
 from triptych.errors import UserError
-from triptych.seeds import keyed_generator
-
-
-class PhotoSet(torch.utils.data.Dataset):
-    """Images of any sizes, cut to one size at each access.
-
-    Indexed by a list of visits (``__getitems__``), epoch * len + index: where a square is cut is a function of (seed,
-    visit), so every epoch shows other parts of an image and a resumed run the same ones. Returns ``pixels``, uint8
-    (B, C, crop_size, crop_size), and ``labels``, int64 (B,), all -1 where there are none. A pair is one picture of
-    twice the channels, clean first and then noisy, so that whatever is cut or mirrored is cut and mirrored in both.
-
-    Attributes:
-        channels: 1 or 3, of an image (not of a pair). Grey images of a colour set become colour, colour ones of a grey
-            set grey; transparency is laid on white.
-        image_size: side of the squares; 0 without a `crop_size`, when there are only whole images.
-        paired: whether each image comes with its noisy version.
-        class_names: names by label id, or None.
-        num_skipped: images left out because they could not be decoded.
-    """
-
-    by_visit = True
-
-    def __init__(
-        self,
-        records: Records,
-        rows: np.ndarray,
-        partners: np.ndarray | None,
-        labels: np.ndarray | None,
-        class_names: list[str] | None,
-        crop_size: int | None,
-        seed: int,
-    ):
-        self._records, self._rows, self._partners = records, rows, partners
-        self._labels = None if labels is None else torch.from_numpy(labels.astype(np.int64))
-        self._seed = seed
-        self.class_names, self.channels, self.image_size = class_names, records.channels, crop_size or 0
-        self.paired = partners is not None
-        self._held: list[tuple[np.ndarray, int]] | None = None
-        num_bytes = sum(np.prod(records.sizes[row]) for row in rows) * records.channels * (2 if self.paired else 1)
-        if num_bytes <= records.config.memory_limit_mb * 2**20:
-            self._held = [self._decode(index) for index in range(len(rows))]
-        self.num_skipped = len(records.corrupt)
-
-    @property
-    def has_labels(self) -> bool:
-        return self._labels is not None
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def whole(self, index: int) -> torch.Tensor:
-        """Image `index` uncut, uint8 (C, H, W); of a pair (2 C, H, W)."""
-        return torch.from_numpy(self._find(index)[0].copy())
-
-    def label(self, index: int) -> int:
-        """Class of image `index`, -1 where there are none."""
-        return -1 if self._labels is None else int(self._labels[self._find(index)[1]])
-
-    def __getitems__(self, visits: Sequence[int]) -> dict[str, torch.Tensor]:
-        found, places = zip(*(self._find(visit % len(self)) for visit in visits), strict=True)
-        pixels = np.stack([self._cut(image, visit) for image, visit in zip(found, visits, strict=True)])
-        # Whatever stands in for an image that cannot be decoded brings its own label.
-        labels = torch.full((len(visits),), -1) if self._labels is None else self._labels[list(places)]
-        return {"pixels": torch.from_numpy(pixels), "labels": labels}
-
-    def __getitem__(self, visit: int) -> dict[str, torch.Tensor]:
-        return {key: value[0] for key, value in self.__getitems__([visit]).items()}
-
-    def _cut(self, pixels: np.ndarray, visit: int) -> np.ndarray:
-        generator = keyed_generator("crop", self._seed, visit)
-        y, x = (
-            int(torch.randint(length - self.image_size + 1, (), generator=generator)) for length in pixels.shape[1:]
-        )
-        return pixels[:, y : y + self.image_size, x : x + self.image_size]
-
-    def _find(self, index: int) -> tuple[np.ndarray, int]:
-        return self._decode(index) if self._held is None else self._held[index]
-
-    def _decode(self, index: int) -> tuple[np.ndarray, int]:
-        """Image `index`, or the next one that can be decoded, and its place: the set keeps its length and order."""
-        for offset in range(len(self)):
-            place = (index + offset) % len(self)
-            row = int(self._rows[place])
-            try:
-                clean = self._records.decode(row)
-                if self._partners is None:
-                    return clean, place
-                row = int(self._partners[place])
-                noisy = self._records.decode(row)
-            except DecodingError as error:
-                if row not in self._records.corrupt:
-                    self._records.give_up(row, error)
-                    self._records.report(row)
-                continue
-            return np.concatenate([clean, noisy]), place
-        raise UserError(f"data.path {self._records.config.path!r}: no image could be decoded.")
 
 
 def load_photos(
@@ -118,7 +21,7 @@ def load_photos(
     paired: bool = False,
     num_channels: int | None = None,
     seed: int = 0,
-) -> PhotoSet:
+) -> ImageSet:
     """Read the images that `config` names, of whatever sizes.
 
     Args:
@@ -153,7 +56,15 @@ def load_photos(
                 f"{crop_size}, such as {records.name(small[0])} ({width}x{height}). Lower crop_size, or take them out."
             )
     records.report()
-    images = PhotoSet(records, rows, partners, None if labels is None else labels[rows], class_names, crop_size, seed)
+    labels = None if labels is None else labels[rows]
+    storage = Stream(records, rows, partners)
+    num_bytes = sum(np.prod(records.sizes[row]) for row in rows) * records.channels * (2 if paired else 1)
+    if num_bytes <= config.memory_limit_mb * 2**20:
+        pixels, places = storage.read(np.arange(len(rows)))
+        storage, labels = InMemory(pixels), None if labels is None else labels[places]
+    crop_seed = None if crop_size is None else seed
+    num_skipped, side = len(records.corrupt), crop_size or 0
+    images = ImageSet(storage, labels, class_names, records.channels, side, num_skipped, crop_seed, paired)
     records.announce(f"{len(images)} {'pairs' if paired else 'images'}", class_names)
     return images
 

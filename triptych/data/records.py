@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import sys
 from collections import Counter
@@ -73,14 +72,6 @@ class Records:
         self._num_grey = 0
         self._deep: set[int] = set()  # rows of integers of more than 8 bits
         self._brightest = 0  # of these, so far
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, part: slice) -> Records:
-        chosen = copy.copy(self)
-        chosen.indices = self.indices[part]
-        return chosen
 
     def path(self, index: int) -> str | None:
         """What row `index` is called, with its folders, if it is a file."""
@@ -176,20 +167,6 @@ class Records:
                 f"{next(iter(self.corrupt.values()))})."
             )
         return (pixels if kept.all() else pixels[kept]), kept
-
-    def replacement(self, position: int) -> tuple[np.ndarray, int]:
-        """Image `position`, or the next one that can be decoded, and its position: a stream keeps its length."""
-        for offset in range(len(self.indices)):
-            place = (position + offset) % len(self.indices)
-            index = int(self.indices[place])
-            if index in self.corrupt:
-                continue
-            try:
-                return self.decode(index, self.image_size), place
-            except DecodingError as error:
-                self.give_up(index, error)
-                self.report(index)
-        raise UserError(f"data.path {self.config.path!r}: no image could be decoded.")
 
     def give_up(self, index: int, error: Exception) -> None:
         """Row `index` cannot be decoded: refuse it or note it, as `config` says."""

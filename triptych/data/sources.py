@@ -15,6 +15,7 @@ from triptych.data.image_set import ImageSet
 from triptych.data.listing import list_folder, list_zip
 from triptych.data.records import Files, Records, Rows, say
 from triptych.data.splits import MissingSplit, read_split
+from triptych.data.storage import InMemory, Storage, Stream
 from triptych.data.tables import WAY_OUT, is_of_tables, open_from_hub, open_table, read_table, saved_to_disk
 from triptych.errors import UserError
 
@@ -44,9 +45,10 @@ def load_images(config: DataConfig, need_labels: bool = False, split_setting: st
                 f"Choose a labelled split with {split_setting}."
             )
     size_mb = len(good) * records.channels * records.image_size**2 / 2**20
-    source: np.ndarray | Records = records
+    storage: Storage = Stream(records, records.indices, image_size=records.image_size)
     if size_mb <= config.memory_limit_mb:
-        source, kept = records.decode_all()
+        pixels, kept = records.decode_all()
+        storage = InMemory(pixels)
         labels = labels if labels is None else labels[kept]
     if need_labels and (emptied := there - set(labels.tolist())):
         names = ", ".join(class_names[label] for label in sorted(emptied))
@@ -54,9 +56,11 @@ def load_images(config: DataConfig, need_labels: bool = False, split_setting: st
             f"data.path {config.path!r}: no image of the class {names} can be decoded. Mend its images, or take the "
             f"class out."
         )
-    records.announce(f"{len(source)} images", class_names)
+    records.announce(f"{len(storage)} images", class_names)
     records.report()
-    return ImageSet(source, labels, class_names, records.channels, records.image_size, num_skipped=len(records.corrupt))
+    return ImageSet(
+        storage, labels, class_names, records.channels, records.image_size, num_skipped=len(records.corrupt)
+    )
 
 
 def open_records(
@@ -93,7 +97,7 @@ def _load_digits(config: DataConfig, split_setting: str) -> ImageSet:
         pixels = np.stack([np.asarray(Image.fromarray(p).resize(side, Image.Resampling.BICUBIC)) for p in pixels])
     pixels = np.repeat(pixels[:, None], config.channels or 1, axis=1)
     names = [str(digit) for digit in digits.target_names]
-    return ImageSet(pixels, digits.target[chosen], names, pixels.shape[1], pixels.shape[2])
+    return ImageSet(InMemory(pixels), digits.target[chosen], names, pixels.shape[1], pixels.shape[2])
 
 
 def _looks_local(path: str) -> bool:

@@ -20,7 +20,7 @@ from diffusers import DiffusionPipeline
 from triptych.config.base import DataConfig, NoiseConfig
 from triptych.data.degradations import degrade_by_index
 from triptych.data.image_set import ImageSet, to_unit_interval
-from triptych.data.photos import PhotoSet, load_photos
+from triptych.data.photos import load_photos
 from triptych.data.sources import load_images
 from triptych.errors import UserError
 from triptych.evaluation import classical
@@ -33,7 +33,7 @@ Restore = Callable[[list[torch.Tensor], float | None], list[torch.Tensor]]
 class Spoiled:
     """Images and their noisy versions; the noise of each is a function of (seed, its index)."""
 
-    images: ImageSet | PhotoSet
+    images: ImageSet
     noise: NoiseConfig | None  # None: the images are pairs
     seed: int
 
@@ -155,7 +155,7 @@ def by_diffusion(pipe: DiffusionPipeline, num_inference_steps: int, seed: int) -
     return reverse
 
 
-def load_any(data: DataConfig, any_size: bool, paired: bool) -> ImageSet | PhotoSet:
+def load_any(data: DataConfig, any_size: bool, paired: bool) -> ImageSet:
     """Images that are all alike, or of any sizes, or pairs."""
     return load_photos(data, paired=paired) if any_size or paired else load_images(data)
 

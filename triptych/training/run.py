@@ -123,10 +123,12 @@ class Run(Draws, Resumable):
     def batches(self, images: ImageSet) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield (images in [-1, 1], labels) for every step left: (B, C, H, W), (B,).
 
-        After the caller's body: counts, logs, checkpoints, and leaves when a signal asks for it.
+        Before the first step: enters the session and what the data is in the run's records. After the caller's body:
+        counts, logs, checkpoints, and leaves when a signal asks for it.
 
         Raises:
-            UserError: the loss is not finite (the last checkpoint stays), or an image cannot be decoded.
+            UserError: the run was started on other data, the loss is not finite (the last checkpoint stays), or an
+                image cannot be decoded.
         """
         processes.on_main(self.is_main, lambda: self._begin_session(images))
         if self.config.run.tracker:
