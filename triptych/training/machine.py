@@ -9,9 +9,10 @@ import resource
 import subprocess
 import sys
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
+
+from triptych.paths import PACKAGE, is_checkout
 
 # of glibc's malloc.h, for mallopt(3)
 M_MMAP_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -4, -3, -1
@@ -49,15 +50,9 @@ def versions() -> dict[str, str]:
 
 def git_commit() -> str | None:
     """The commit this code stands at, "-dirty" when changed since; None outside a checkout."""
-    command = [
-        "git",
-        "-C",
-        str(Path(__file__).resolve().parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=12",
-    ]
+    if not is_checkout():  # git would answer for the repository that the environment happens to lie in
+        return None
+    command = ["git", "-C", str(PACKAGE), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
