@@ -92,6 +92,7 @@ def test_the_wheel_takes_one_name_and_brings_its_dependencies(wheel):
         for path in (ROOT / folder).glob(pattern):
             if path.is_file() and not {"__pycache__", "project"} & set(path.parts[len(ROOT.parts) :]):
                 assert f"triptych/lab/{path.relative_to(ROOT)}" in names
+    assert "triptych/publishing/templates/VAEPipeline.md" in names
     assert "triptych/lab/accelerate_config.yaml" in names and not any("scripts/project" in name for name in names)
     wanted = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if re.match(r"\w", line)]
     brought = [Requirement(text) for text in metadata.get_all("Requires-Dist")]
