@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from triptych.cli import command
 from triptych.config.flow import FlowConfig
 from triptych.errors import UserError
+from triptych.evaluation.scores import draw
 from triptych.pipelines.store import load_pipeline
 from triptych.publishing import staging
 
@@ -80,6 +81,11 @@ def test_what_is_saved(train, distribution):
     card = (run / "pipeline/README.md").read_text()
     assert "scripts/train_flow.py" in card and distribution.replace("_", "-") in card and "rectified flow" in card
     assert staging.find(run).kind == "FlowPipeline", "it can be published"
+    # and what was written before there was such a family draws from it
+    images, labels, _ = draw(pipeline, {"num_inference_steps": 1}, 2, 20, 0, run / "drawn")
+    assert images.shape == (20, 1, 8, 8) and labels.tolist() == [*range(10)] * 2
+    importlib.import_module("generate").main(str(run / "pipeline"), run / "generated", num_images_per_class=2)
+    assert len(list((run / "generated").glob("*.png"))) == 21
 
 
 @pytest.mark.parametrize(
