@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import platform
 import resource
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import distribution, version
 
 import torch
 
@@ -49,9 +50,10 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit this code stands at, "-dirty" when changed since; None outside a checkout."""
+    """The commit this code stands at, "-dirty" when changed since; None where it is not known."""
     if not is_checkout():  # git would answer for the repository that the environment happens to lie in
-        return None
+        origin = json.loads(distribution("triptych").read_text("direct_url.json") or "{}")  # of pip install git+...
+        return origin.get("vcs_info", {}).get("commit_id", "")[:12] or None
     command = ["git", "-C", str(PACKAGE), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
