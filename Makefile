@@ -41,9 +41,9 @@ badges: .venv/.notebooks  ## write the repository's address (pyproject.toml) int
 space: .venv/.space  ## a page to play with the trained models; TRIPTYCH_MODELS=folder for others than ours
 	$(BIN)/python space/app.py
 
-.venv/.runtime: requirements.txt pyproject.toml
+.venv/.runtime: requirements.txt pyproject.toml setup.py
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .
 	touch $@
 
 .venv/.dev: .venv/.runtime
@@ -63,4 +63,4 @@ space: .venv/.space  ## a page to play with the trained models; TRIPTYCH_MODELS=
 	touch $@
 
 clean:  ## remove the environment and caches; runs/ is yours and stays
-	rm -rf .venv *.egg-info .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .import_linter_cache

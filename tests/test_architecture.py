@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from project import draw_architecture
+
+from triptych.errors import UserError
 
 FOLDERS = ("triptych", "triptych/*", "models", "scripts", "scripts/*", "benchmarks", "metrics/*", "space")
 SOURCES = [path for folder in FOLDERS for path in ROOT.glob(f"{folder}/*.py")]
@@ -29,6 +32,19 @@ def test_import_contracts():
     lint = Path(sys.executable).with_name("lint-imports")
     done = subprocess.run([str(lint)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_the_drawing_is_of_the_imports_as_they_are(tmp_path):
+    """What is committed is what the script draws now: python scripts/project/draw_architecture.py mends it."""
+    kept = (ROOT / "docs/architecture.md").read_text()
+    (tmp_path / "page.md").write_text(kept.replace(" --> ", " --x "))
+    draw_architecture.main(tmp_path / "page.md")
+    assert (tmp_path / "page.md").read_text() == kept
+    arrows = draw_architecture.imports_of_rooms()
+    assert arrows["losses"] == arrows["models"] == set(), "pure; travels alone"
+    assert "losses" not in arrows["training"] and "models" in arrows["scripts"]
+    with pytest.raises(UserError, match="does not hold the lines"):
+        draw_architecture.main(ROOT / "LICENSE")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "models").glob("*.py")), ids=lambda p: p.name)
@@ -73,8 +89,8 @@ def test_requirements_are_imported():
     used = set().union(*(imports(path) for path in SOURCES)) - sys.stdlib_module_names - {"triptych", "models"}
     used -= {path.stem for folder in ("benchmarks", "space") for path in (ROOT / folder).glob("*.py")}
     by_name = {"tensorboard", "pywavelets"}  # imported by accelerate as a tracker, and by scikit-image
-    # a licence without commercial use; typesets the report; the page in space/; execute notebooks
-    extras = {"bm3d", "typst", "gradio", "nbclient", "nbformat"}
+    # a licence without commercial use; typesets the report; the page in space/; execute notebooks; draws the rooms
+    extras = {"bm3d", "typst", "gradio", "nbclient", "nbformat", "grimp"}
     assert used - extras == required(ROOT / "requirements.txt") - by_name
 
 

@@ -12,7 +12,7 @@ import yaml
 from conftest import ROOT, environment
 
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
-PAPERS = ("CONTRIBUTING.md", "CHANGELOG.md", "docs/troubleshooting.md")
+PAPERS = ("CONTRIBUTING.md", "CHANGELOG.md", "docs/troubleshooting.md", "docs/architecture.md")
 
 
 def test_the_citation_is_a_cff_and_agrees_with_the_package():

@@ -13,6 +13,8 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
+from triptych.paths import PACKAGE, project_path
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, somebody's share of it, what a process may write
 
 
@@ -83,12 +85,12 @@ def explain(error: Exception) -> str:
 
 def _where(error: Exception) -> str:
     """The innermost function of ours that the exception passed through."""
-    root = Path(__file__).resolve().parents[1]
-    rooms = [root / room for room in ("metrics", "models", "scripts", "triptych")]
+    rooms = [*map(project_path, ("metrics", "models", "scripts")), PACKAGE]
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)
-        if frame.name != "command" and any(path.is_relative_to(room) for room in rooms):
-            return f" in {frame.name} ({path.relative_to(root)}, line {frame.lineno})"
+        room = next((room for room in rooms if path.is_relative_to(room)), None)
+        if room is not None and frame.name != "command":
+            return f" in {frame.name} ({path.relative_to(room.parent)}, line {frame.lineno})"
     return ""
 
 

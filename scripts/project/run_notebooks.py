@@ -38,7 +38,7 @@ import sys
 if "google.colab" in sys.modules:  # there: fetch the project and install it; everywhere else this cell does nothing
     !git clone --quiet --depth 1 {address} project
     %cd -q project
-    %pip install --quiet -r requirements.txt
+    %pip install --quiet -e .
     sys.path.insert(0, os.getcwd())"""
 
 

@@ -17,9 +17,9 @@ from tqdm.auto import tqdm
 from triptych.errors import UserError
 from triptych.evaluation.extraction import Extractor
 from triptych.evaluation.statistics import mean_and_interval
+from triptych.paths import project_path
 from triptych.seeds import image_generators
 
-METRICS = Path(__file__).resolve().parents[2] / "metrics"
 NUMBERS = ("frechet_distance", "kernel_distance", "precision", "recall", "inception_score")
 
 
@@ -104,8 +104,8 @@ def distances(critic: Extractor, seen: dict, real: dict, num_bootstrap: int, see
 
 
 def load_metric(name: str) -> evaluate.EvaluationModule:
-    """One of our evaluate modules, as it stands in this checkout."""
-    return evaluate.load(str(METRICS / name), keep_in_memory=True)
+    """One of our evaluate modules, as it stands beside this package."""
+    return evaluate.load(str(project_path("metrics", name)), keep_in_memory=True)
 
 
 def recognised(judged: list[str], asked: list[str], logits: torch.Tensor, labels: torch.Tensor) -> dict:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 
 from triptych.errors import UserError
-
-PROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
+from triptych.paths import project_path
 
 
 def repository_address() -> str:
@@ -17,7 +15,7 @@ def repository_address() -> str:
     Raises:
         UserError: it is no GitHub address.
     """
-    declared = re.search(r'^Repository = "(.*)"$', PROJECT.read_text("utf-8"), re.MULTILINE)
+    declared = re.search(r'^Repository = "(.*)"$', project_path("pyproject.toml").read_text("utf-8"), re.MULTILINE)
     address = os.environ.get("TRIPTYCH_REPOSITORY") or (declared.group(1) if declared else "")
     if not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", address):
         raise UserError(

@@ -1,10 +1,23 @@
-"""The kinds of models that are published: what is said alike of every one of them."""
+"""The kinds of models that are published: what is said alike of every one of them, by the class that is saved.
+
+A family brings its own: ``templates/<class>.md`` begins with the metadata (the Hub's, and ``script``, which trains it),
+says in a paragraph what the model does, shows code that uses it, and ends with its intended use and its limits.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
 
 PLACE = "<this folder or repository>"  # where a card says what to load, until it is published
+TEMPLATE = re.compile(
+    r"---\n(?P<metadata>.*?)\n---\n(?P<what>.*?)\n```python\n(?P<usage>.*?)\n```\n"
+    r"\n## Intended use\n(?P<intended>.*?)\n## Limits\n(?P<limits>.*)",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -32,62 +45,27 @@ class Kind:
     library: str = "diffusers"
 
 
-LOAD = f"""from diffusers import DiffusionPipeline
+def read_kind(path: Path) -> Kind:
+    """The kind that a template describes.
 
-pipeline = DiffusionPipeline.from_pretrained("{PLACE}", trust_remote_code=True)
-"""
-# by the class that is saved
-KINDS = {
-    "ClassConditionalPipeline": Kind(
-        task="unconditional-image-generation",
-        tags=("diffusion", "class-conditional"),
-        script="train_diffusion.py",
-        what="Draws images of named classes by diffusion (Ho et al. 2020) with classifier-free guidance "
-        "(Ho & Salimans 2022).",
-        usage=LOAD + "print(pipeline.class_names)\nimage = pipeline(pipeline.class_names[0]).images[0]",
-        intended="Teaching and experiments: samplers, guidance, restoration by diffusion, and what a network of this "
-        "size learns.",
-        limits="It knows the classes it was trained on, at their resolution, and no text. What is rare or fine in the "
-        "data comes out blurred or wrong; more guidance buys clearer classes with less variety. It has the biases of "
-        "its data.",
-    ),
-    "VAEPipeline": Kind(
-        task="unconditional-image-generation",
-        tags=("vae", "variational-autoencoder"),
-        script="train_vae.py",
-        what="A variational autoencoder (Kingma & Welling 2014): draws images from the prior, and takes images apart "
-        "into a few latent variables and together again.",
-        usage=LOAD + 'drawn = pipeline(4, output_type="pt").images  # from the prior, (4, C, H, W) in [0, 1]\n'
-        "mean, logvar = pipeline.encode(drawn)  # (4, latent_dim) twice\nagain = pipeline.reconstruct(drawn)",
-        intended="Teaching and experiments with latent variables: likelihoods, interpolation, representation.",
-        limits="It takes images like those it was trained on, of the same size. What it draws is the mean of "
-        "p(x | z), smoother than real images, the more so the fewer the latent variables. It has the biases of its "
-        "data.",
-    ),
-    "DenoiserPipeline": Kind(
-        task="image-to-image",
-        tags=("gan", "denoising", "image-restoration"),
-        script="train_gan.py",
-        what="Restores noisy images of any size: a residual U-Net trained by regression, alone or against a patch "
-        "discriminator.",
-        usage=LOAD.replace("\n", "\nfrom PIL import Image\n", 1)
-        + 'restored = pipeline(Image.open("noisy.png")).images[0]\nrestored.save("restored.png")',
-        intended="Teaching and experiments with restoration: distortion against perception, other noise, other data.",
-        limits="It removes the noise it was trained on, within the levels stated, from images like its data. Trained "
-        "against a discriminator it invents detail: what it restores is evidence of nothing. It has the biases of its "
-        "data.",
-    ),
-    "ResNetForImageClassification": Kind(
-        task="image-classification",
-        tags=("resnet", "judge"),
-        script="train_classifier.py",
-        what="An image classifier (He et al. 2016) that judges generated images by its answers and its features.",
-        usage=f'from transformers import pipeline\n\nclassify = pipeline("image-classification", model="{PLACE}")\n'
-        'print(classify("image.png"))',
-        intended="Judging generated images of the data it was trained on; its features stand in for Inception's, so "
-        "distances on them are not FIDs, and compare only with distances by the same judge.",
-        limits="It answers with one of its classes whatever it is shown, and errs: its own accuracy on real images "
-        "bounds what it can say of generated ones. It has the biases of its data.",
-        library="transformers",
-    ),
-}
+    Raises:
+        ValueError: the template has another form.
+    """
+    found = TEMPLATE.fullmatch(path.read_text("utf-8"))
+    if found is None:
+        raise ValueError(f"{path} must hold metadata, what it is, code, '## Intended use' and '## Limits', in order.")
+    metadata = yaml.safe_load(found["metadata"])
+    what, intended, limits = (" ".join(found[part].split()) for part in ("what", "intended", "limits"))
+    return Kind(
+        task=metadata["pipeline_tag"],
+        tags=tuple(metadata["tags"]),
+        script=metadata["script"],
+        what=what,
+        usage=found["usage"],
+        intended=intended,
+        limits=limits,
+        library=metadata["library_name"],
+    )
+
+
+KINDS = {path.stem: read_kind(path) for path in sorted((Path(__file__).parent / "templates").glob("*.md"))}

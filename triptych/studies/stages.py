@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 from triptych.errors import UserError
-
-ROOT = Path(__file__).resolve().parents[2]
+from triptych.paths import project_path
 
 
 def run(script: str, *arguments: object) -> None:
@@ -17,7 +16,7 @@ def run(script: str, *arguments: object) -> None:
     Raises:
         UserError: it failed; its own message has been printed.
     """
-    _call(ROOT / "scripts" / script, *arguments)
+    _call(project_path("scripts", script), *arguments)
 
 
 def train(script: str, *arguments: object) -> None:
@@ -26,8 +25,8 @@ def train(script: str, *arguments: object) -> None:
     Raises:
         UserError: it failed; its own message has been printed.
     """
-    launch = ["accelerate.commands.launch", "--quiet", "--config_file", ROOT / "accelerate_config.yaml"]
-    _call("-m", *launch, ROOT / "scripts" / script, *arguments)
+    launch = ["accelerate.commands.launch", "--quiet", "--config_file", project_path("accelerate_config.yaml")]
+    _call("-m", *launch, project_path("scripts", script), *arguments)
 
 
 def train_once(script: str, experiment: Path, output: Path, name: str, *flags: object) -> Path:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import platform
 import resource
 import subprocess
 import sys
-from importlib.metadata import version
-from pathlib import Path
+from importlib.metadata import distribution, version
 
 import torch
+
+from triptych.paths import PACKAGE, is_checkout
 
 # of glibc's malloc.h, for mallopt(3)
 M_MMAP_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -4, -3, -1
@@ -48,16 +50,11 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit this code stands at, "-dirty" when changed since; None outside a checkout."""
-    command = [
-        "git",
-        "-C",
-        str(Path(__file__).resolve().parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=12",
-    ]
+    """The commit this code stands at, "-dirty" when changed since; None where it is not known."""
+    if not is_checkout():  # git would answer for the repository that the environment happens to lie in
+        origin = json.loads(distribution("triptych").read_text("direct_url.json") or "{}")  # of pip install git+...
+        return origin.get("vcs_info", {}).get("commit_id", "")[:12] or None
+    command = ["git", "-C", str(PACKAGE), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):

@@ -1,0 +1,249 @@
+"""Class-conditional rectified flow: ask for a class, and the ordinary differential equation leads noise to its images.
+
+Self-contained: this file is saved beside the weights and is what ``DiffusionPipeline.from_pretrained`` runs, here or
+on the Hub.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import operator
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler, UNet2DModel
+from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
+
+
+@dataclass
+class FlowOutput(BaseOutput):
+    """What the pipeline returns.
+
+    Attributes:
+        images: list of PIL images, or array (B, H, W, C) / tensor (B, C, H, W) in [0, 1].
+        class_ids: the class of each image.
+    """
+
+    images: object
+    class_ids: list[int]
+
+
+class FlowPipeline(DiffusionPipeline):
+    """Draws images of named classes with a `UNet2DModel` that tells the velocity of x_t = (1 - t) x_0 + t eps.
+
+    Args:
+        unet ([`UNet2DModel`]):
+            Answers eps - x_0 for x_t, the time t times ``scheduler.config.num_train_timesteps``, and a class;
+            ``num_class_embeds`` = number of classes + 1; the last embedding is the null class that classifier-free
+            guidance compares with.
+        scheduler ([`FlowMatchEulerDiscreteScheduler`]):
+            Goes from t = 1, noise, to t = 0, image; its ``shift`` spreads the steps.
+        id2label (`dict[int, str]`, *optional*):
+            Class names by id. Default: the ids themselves.
+        num_inference_steps (`int`, defaults to 50), guidance_scale (`float`, defaults to 1.0):
+            What is used when a call doesn't say.
+    """
+
+    model_cpu_offload_seq = "unet"
+    # Kept from the moment of import: by the time a pipeline is saved, the module's file may be another's.
+    _code = ("pipeline_flow", Path(__file__).read_text(encoding="utf-8"))
+
+    def __init__(
+        self,
+        unet: UNet2DModel,
+        scheduler: FlowMatchEulerDiscreteScheduler,
+        id2label: dict | None = None,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 1.0,
+    ):
+        super().__init__()
+        self.register_modules(unet=unet, scheduler=scheduler)
+        num_classes = unet.config.num_class_embeds - 1
+        id2label = {str(k): str(v) for k, v in (id2label or {i: i for i in range(num_classes)}).items()}
+        if sorted(map(int, id2label)) != list(range(num_classes)):
+            raise ValueError(
+                f"id2label must name the classes 0..{num_classes - 1} (num_class_embeds - 1 = {num_classes}; the last "
+                f"embedding is the null class), but it names {sorted(map(int, id2label))}."
+            )
+        self.register_to_config(
+            id2label=id2label,  # JSON turns keys into strings, so they are strings from the start
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+        )
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names by class id."""
+        return [self.config.id2label[str(i)] for i in range(len(self.config.id2label))]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of an image."""
+        side = self.unet.config.sample_size
+        return self.unet.config.in_channels, side, side
+
+    def class_ids(self, classes: str | int | Sequence[str | int | None] | torch.Tensor | None) -> list[int]:
+        """Ids of classes given by name, by id, or as a list of either; None is the null class: none in particular.
+
+        Raises:
+            ValueError: a class doesn't exist; the message lists those that do.
+        """
+        classes = classes.tolist() if hasattr(classes, "tolist") else classes
+        several = isinstance(classes, Iterable) and not isinstance(classes, str)
+        names, ids = self.class_names, []
+        for item in classes if several else [classes]:
+            if item is None:
+                ids.append(len(names))
+            elif isinstance(item, str) and item in names:
+                ids.append(names.index(item))
+            elif hasattr(item, "__index__") and not isinstance(item, bool) and 0 <= operator.index(item) < len(names):
+                ids.append(operator.index(item))
+            else:
+                known = ", ".join(f"{i} {name!r}" for i, name in enumerate(names))
+                raise ValueError(f"There is no class {item!r}. The classes are: {known}.")
+        if not ids:
+            raise ValueError("No class was asked for.")
+        return ids
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        classes: str | int | Sequence[str | int | None] | torch.Tensor | None,
+        num_images_per_class: int = 1,
+        guidance_scale: float | None = None,
+        num_inference_steps: int | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        latents: torch.Tensor | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+    ) -> FlowOutput | tuple:
+        """Draw images.
+
+        Args:
+            classes: one class or several, by name or id; a list gives its images in its order. None asks for no class
+                in particular, and guidance then changes nothing.
+            num_images_per_class: images for each entry of `classes`.
+            guidance_scale: ``uncond + s * (cond - uncond)`` of the velocities (Ho & Salimans 2022); 1 turns it off and
+                halves the cost.
+            num_inference_steps: Euler steps.
+            generator: one for the batch, or a list with one per image; then an image doesn't depend on its batch.
+            latents: starting noise, (B, C, H, W) of :attr:`image_shape`, unit variance; drawn if None.
+            output_type: "pil", "np" (B, H, W, C) or "pt" (B, C, H, W), in [0, 1].
+            return_dict: False returns ``(images,)``.
+
+        Returns:
+            [`FlowOutput`], or a tuple.
+
+        Raises:
+            ValueError: unknown class or output type; a scheduler of another kind; a number that is none; generators or
+                latents that don't fit the batch; images that are NaN or infinite.
+        """
+        scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
+        if isinstance(scale, str) or not math.isfinite(scale):
+            raise ValueError(f"guidance_scale must be a finite number, not {scale!r}.")
+        steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
+        steps, count = (
+            at_least_1("num_inference_steps", steps),
+            at_least_1("num_images_per_class", num_images_per_class),
+        )
+        if output_type not in ("pil", "np", "pt"):
+            raise ValueError(f"output_type must be 'pil', 'np' or 'pt', not {output_type!r}.")
+        if not isinstance(self.scheduler, FlowMatchEulerDiscreteScheduler):
+            raise ValueError(
+                f"{type(self.scheduler).__name__} does not fit this network, which tells a velocity: "
+                f"FlowMatchEulerDiscreteScheduler does."
+            )
+        ids = [i for i in self.class_ids(classes) for _ in range(count)]
+        shape, device = (len(ids), *self.image_shape), self._execution_device
+        if isinstance(generator, Sequence) and len(generator) != len(ids):
+            raise ValueError(f"{len(generator)} generators were given for {len(ids)} images.")
+        generator = list(generator) if isinstance(generator, Sequence) else generator
+        if latents is None:
+            latents = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
+        if tuple(latents.shape) != shape or not latents.is_floating_point() or not latents.isfinite().all():
+            raise ValueError(f"latents must be finite floats of the shape {shape}, not {tuple(latents.shape)}.")
+
+        # The scheduler's own steps end beside t = 0 and waste the last one; these are of one length until shifted.
+        self.scheduler.set_timesteps(sigmas=[1 - k / steps for k in range(steps)], device=device)
+        labels = torch.tensor(ids, device=device)
+        x = latents.to(device, torch.float32)
+        for t in self.progress_bar(self.scheduler.timesteps):
+            x = self.scheduler.step(self._velocity(x, t, labels, scale), t, x, generator=generator).prev_sample
+        if not x.isfinite().all():
+            raise ValueError("Sampling gave NaN or infinite images. Try weights in float32.")
+
+        images = (x / 2 + 0.5).clamp(0, 1).cpu()  # (B, C, H, W) in [0, 1]
+        if output_type != "pt":
+            images = images.permute(0, 2, 3, 1).numpy()
+        if output_type == "pil":
+            images = self.numpy_to_pil(images)
+        self.maybe_free_model_hooks()
+        return FlowOutput(images, ids) if return_dict else (images,)
+
+    def _velocity(self, x: torch.Tensor, t: torch.Tensor, labels: torch.Tensor, scale: float) -> torch.Tensor:
+        """The network's answer under guidance: (B, C, H, W) -> (B, C, H, W), float32."""
+        x = x.to(self.unet.dtype)
+        if scale == 1:
+            return self.unet(x, t, class_labels=labels).sample.float()
+        null = torch.full_like(labels, self.unet.config.num_class_embeds - 1)
+        both = self.unet(torch.cat([x, x]), t, class_labels=torch.cat([labels, null])).sample.float()
+        cond, uncond = both.chunk(2)
+        return uncond + scale * (cond - uncond)
+
+    # ---- saving: a custom pipeline carries its code ----------------------------------------------------
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        push_to_hub: bool = False,
+        **kwargs,
+    ) -> None:
+        """Save weights, configs and this file, so that ``from_pretrained(..., trust_remote_code=True)`` works anywhere.
+
+        Args as in [`DiffusionPipeline.save_pretrained`]; plain diffusers writes no code for a custom pipeline, and
+        the folder would not load.
+        """
+        hub = {k: kwargs.pop(k) for k in ("repo_id", "commit_message", "private", "create_pr", "token") if k in kwargs}
+        super().save_pretrained(save_directory, safe_serialization=safe_serialization, variant=variant, **kwargs)
+        folder, kind = Path(save_directory), type(self)
+        own = vars(kind).get("_code")  # a subclass brings its own file
+        name, code = own or (Path(inspect.getfile(kind)).stem, Path(inspect.getfile(kind)).read_text(encoding="utf-8"))
+        (folder / "pipeline.py").write_text(alias(name, kind), encoding="utf-8")
+        (folder / f"{name}.py").write_text(code, encoding="utf-8")
+        index_path = folder / "model_index.json"
+        index = json.loads(index_path.read_text(encoding="utf-8"))
+        index["_class_name"] = [name, kind.__name__]
+        index.pop("_name_or_path", None)
+        index_path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        if push_to_hub:
+            self.push_to_hub(hub.pop("repo_id", folder.name), variant=variant, **hub)
+
+
+def at_least_1(name: str, value: object) -> int:
+    """`value` as an int of 1 or more; or a ValueError that names it."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1 or isinstance(value, bool):
+        raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}.")
+    return number
+
+
+def alias(name: str, kind: type) -> str:
+    """Text of the `pipeline.py` that diffusers' `custom_pipeline=folder` looks for.
+
+    Diffusers runs those of all folders in one module and wants one pipeline there, so what another left is dropped.
+    """
+    return (
+        "for key in [key for key, value in globals().items() if isinstance(value, type)]:\n"
+        "    del globals()[key]\n"
+        f"from .{name} import {kind.__name__}  # noqa: E402, F401\n"
+    )
