@@ -8,11 +8,12 @@ Writes runs/<name>/: log.jsonl, checkpoints/, samples/, and pipeline/ for Diffus
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, UNet2DModel
 
 from models.pipeline_flow import FlowPipeline
-from triptych.cli import command
 from triptych.config.flow import FlowConfig
 from triptych.data.augmentation import flip_horizontally
 from triptych.data.sources import load_images

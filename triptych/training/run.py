@@ -56,8 +56,7 @@ class Run(Draws, Resumable):
         self.folder = Path(config.run.output_dir) / config.name
         self.accelerator = processes.start(config.run.tracker, config.gradient_accumulation_steps, self.folder)
         self.device, self.is_main = self.accelerator.device, self.accelerator.is_main_process
-        self.num_processes = self.accelerator.num_processes
-        self.process_index = self.accelerator.process_index
+        self.num_processes, self.process_index = self.accelerator.num_processes, self.accelerator.process_index
         if self.device.type == "cpu":
             machine.keep_freed_memory()
             machine.use_all_cores(config.run.num_threads, int(os.environ.get("LOCAL_WORLD_SIZE", self.num_processes)))
@@ -131,10 +130,10 @@ class Run(Draws, Resumable):
                 image cannot be decoded.
         """
         processes.on_main(self.is_main, lambda: self._begin_session(images))
-        if self.config.run.tracker:
-            settings = {key: str(value) for key, value in flatten(to_dict(self.config)).items()}
-            self.accelerator.init_trackers("triptych", settings)
         config, accumulation = self.config, self.config.gradient_accumulation_steps
+        if config.run.tracker:
+            settings = flatten(to_dict(config)).items()
+            self.accelerator.init_trackers("triptych", {key: str(value) for key, value in settings})
         stop = config.num_updates * accumulation
         order = BatchOrder(
             len(images),
