@@ -12,6 +12,8 @@ page faults of a step tell how much of the time it may be. Nothing else should b
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import ctypes
 import resource
 import statistics
@@ -22,7 +24,6 @@ from functools import partial
 
 import torch
 
-from triptych.cli import command
 from triptych.devices import device_name, effective_precision
 from triptych.errors import UserError
 from triptych.evaluation.judges import load_judge

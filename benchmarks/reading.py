@@ -9,6 +9,8 @@ the cache, so it is read once before. Nothing else should be running.
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import io
 import statistics
 import tempfile
@@ -21,7 +23,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from triptych.cli import command
 from triptych.config.base import DataConfig
 from triptych.data.decoding import as_picture
 from triptych.data.sources import load_images, open_records

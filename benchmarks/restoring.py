@@ -9,12 +9,13 @@ running.
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import statistics
 import time
 
 import torch
 
-from triptych.cli import command
 from triptych.devices import device_name
 from triptych.pipelines.store import load_pipeline
 from triptych.training import machine

@@ -8,12 +8,13 @@ copies cost; then all images are scored as scripts/score.py does, without drawin
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import statistics
 import time
 
 import torch
 
-from triptych.cli import command
 from triptych.devices import device_name
 from triptych.evaluation.extraction import extract
 from triptych.evaluation.judges import load_judge

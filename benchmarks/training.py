@@ -12,12 +12,14 @@ should be running.
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import torch
 from diffusers import UNet2DModel
 from turns import loop_against_bare
 
-from triptych.cli import command
 from triptych.config.diffusion import DiffusionConfig
+from triptych.data.image_set import ImageSet
 from triptych.training.optimizers import make_optimizers
 from triptych.training.run import Run
 
@@ -25,8 +27,7 @@ from triptych.training.run import Run
 class Bare:
     """(b): the network, its optimizers and one fixed batch."""
 
-    def __init__(self, run: Run, config: DiffusionConfig):
-        images = run._images
+    def __init__(self, run: Run, images: ImageSet, config: DiffusionConfig):
         shape = config.unet.arguments(images.image_size, images.channels, config.pixel_unshuffle)
         self.device, self.enabled = run.device, run.accelerator.mixed_precision == "bf16"
         self.unet = UNet2DModel(**shape, num_class_embeds=len(images.class_names) + 1).to(self.device)
@@ -51,7 +52,7 @@ class Bare:
 
 
 def main(config: DiffusionConfig) -> None:
-    loop_against_bare("train_diffusion.py", config, lambda run: Bare(run, config))
+    loop_against_bare("train_diffusion.py", config, lambda run, images: Bare(run, images, config))
 
 
 if __name__ == "__main__":

@@ -9,14 +9,16 @@ reconstruction and on the discriminator's answer; with --adversarial_weight 0 th
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import dataclasses
 
 import torch
 from turns import loop_against_bare
 
 from models.gan import DenoisingUNet, PatchDiscriminator
-from triptych.cli import command
 from triptych.config.gan import GanConfig
+from triptych.data.image_set import ImageSet
 from triptych.losses.gan import discriminator_loss, generator_loss, restoration_loss
 from triptych.training.optimizers import make_optimizers
 from triptych.training.run import Run
@@ -25,10 +27,10 @@ from triptych.training.run import Run
 class Bare:
     """(b): both networks, their optimizers and one fixed batch."""
 
-    def __init__(self, run: Run, config: GanConfig):
+    def __init__(self, run: Run, images: ImageSet, config: GanConfig):
         self.config, self.device = config, run.device
         self.enabled = run.accelerator.mixed_precision == "bf16"
-        channels, side = run._images.channels, run._images.image_size
+        channels, side = images.channels, images.image_size
         self.generator = DenoisingUNet(channels, **dataclasses.asdict(config.generator)).to(self.device)
         self.judge = PatchDiscriminator(channels, **dataclasses.asdict(config.discriminator)).to(self.device)
         self.num_parameters = sum(p.numel() for p in self.generator.parameters())
@@ -60,7 +62,7 @@ class Bare:
 
 def main(config: GanConfig) -> None:
     config = dataclasses.replace(config, num_discriminator_warmup_updates=0)  # in which there is no game yet
-    loop_against_bare("train_gan.py", config, lambda run: Bare(run, config))
+    loop_against_bare("train_gan.py", config, lambda run, images: Bare(run, images, config))
 
 
 if __name__ == "__main__":

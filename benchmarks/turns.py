@@ -16,6 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from triptych.config.training import ExperimentConfig
+from triptych.data.image_set import ImageSet
 from triptych.training import machine
 from triptych.training.run import Run
 
@@ -35,7 +36,7 @@ class Bare(Protocol):
         """Forward, backward and optimizer step."""
 
 
-def loop_against_bare(script: str, config: ExperimentConfig, make_bare: Callable[[Run], Bare]) -> None:
+def loop_against_bare(script: str, config: ExperimentConfig, make_bare: Callable[[Run, ImageSet], Bare]) -> None:
     """Run ``scripts/<script>`` as users run it, its loop and the bare step taking turns, and report.
 
     What is reported is the median over the turns of the ratio of their speeds.
@@ -45,9 +46,9 @@ def loop_against_bare(script: str, config: ExperimentConfig, make_bare: Callable
     facts: dict[str, Any] = {}
     original = Run.batches
 
-    def take_turns(run: Run) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def take_turns(run: Run, images: ImageSet) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The run's own batches; after every few steps the bare step has its turn."""
-        batches, bare = original(run), None
+        batches, bare = original(run, images), None
         for turn in range(TURNS + 1):
             start = now(run.device)
             for _ in range(STEPS if turn else WARM_UP):
@@ -57,7 +58,7 @@ def loop_against_bare(script: str, config: ExperimentConfig, make_bare: Callable
                 loop_times.append((now(run.device) - start) / STEPS)
             else:
                 facts["memory"] = machine.peak_memory_mb()
-                bare = make_bare(run)
+                bare = make_bare(run, images)
                 facts["parameters"] = bare.num_parameters
                 with FlopCounterMode(display=False) as counter:
                     bare.gradients()

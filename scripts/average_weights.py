@@ -2,14 +2,15 @@
 
 python scripts/average_weights.py runs/diffusion_cifar10_night 0.08 runs/night_width_0.08
 
-The run must have kept snapshots: --power_averages.widths [0.05,0.1] --power_averages.snapshot_every 2000.
+The run must have kept snapshots: --power_averages.widths 0.05,0.1 --power_averages.snapshot_every 2000.
 """
 
 from __future__ import annotations
 
+from triptych.cli import command, refuse_unless_empty
+
 from pathlib import Path
 
-from triptych.cli import command, refuse_unless_empty
 from triptych.errors import UserError
 from triptych.pipelines.store import load_pipeline, save_pipeline
 from triptych.publishing.cards import model_card
@@ -59,7 +60,7 @@ def snapshots(run: Path) -> list[Path]:
         found = [path for path in snapshots(trunk) if path.stem <= name] + found
     if not found:
         raise UserError(
-            f"{run} holds no averages. Train with --power_averages.widths [0.05,0.1] and a snapshot_every beside it."
+            f"{run} holds no averages. Train with --power_averages.widths 0.05,0.1 and a snapshot_every beside it."
         )
     return found
 

@@ -9,6 +9,8 @@ guidance. The student of a round is the teacher of the next, with fewer steps: -
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import copy
 
 import torch
@@ -16,7 +18,6 @@ import torch.nn.functional as F
 from diffusers import DDIMScheduler
 
 from models.pipeline_class_conditional import ClassConditionalPipeline
-from triptych.cli import command
 from triptych.config.diffusion import DistillationConfig
 from triptych.data.augmentation import flip_horizontally
 from triptych.data.sources import load_images
@@ -52,7 +53,7 @@ def main(config: DistillationConfig) -> None:
     optimizers = make_optimizers(student, config.optimizer)
     lr_schedulers = make_lr_schedulers(optimizers, config.optimizer, config.num_updates)
     ema = make_ema(student, config.ema)
-    student, *optimizers = run.prepare(images, [ema, *lr_schedulers], student, *optimizers)
+    student, *optimizers = run.prepare([ema, *lr_schedulers], student, *optimizers)
     weights = list(student.parameters())
 
     # t_0 > t_1 > ... of the teacher's steps, and alpha_bar at each and at the image itself, which ends them.
@@ -85,7 +86,7 @@ def main(config: DistillationConfig) -> None:
             guidance_scale=1.0,
         )
 
-    for x0, labels in run.batches():  # (B, C, H, W) in [-1, 1], (B,)
+    for x0, labels in run.batches(images):  # (B, C, H, W) in [-1, 1], (B,)
         with run.accumulate(student):
             size = len(x0)
             if config.horizontal_flip:

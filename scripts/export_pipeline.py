@@ -7,12 +7,13 @@ Our own code, and `DiffusionPipeline.from_pretrained`, load it in single precisi
 
 from __future__ import annotations
 
+from triptych.cli import command, refuse_unless_empty
+
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from triptych.cli import command, refuse_unless_empty
 from triptych.errors import UserError
 from triptych.evaluation.judges import load_judge
 from triptych.pipelines.store import load_pipeline, save_parts

@@ -7,6 +7,8 @@ Image k of a class depends on (seed, class, k) alone, so a larger order begins w
 
 from __future__ import annotations
 
+from triptych.cli import command, refuse_unless_empty
+
 import json
 import re
 import time
@@ -17,7 +19,6 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from triptych.cli import command, refuse_unless_empty
 from triptych.devices import find_device
 from triptych.errors import UserError
 from triptych.figures.images import save_image_grid
@@ -68,9 +69,9 @@ def main(
         pipe.scheduler = scheduler_class(scheduler).from_config(pipe.scheduler.config)
     ids = chosen_classes(pipe, classes)
 
-    how = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
-    how |= {"guidance_interval": guidance_interval}
-    how = {key: pipe.config.get(key) if value is None else value for key, value in how.items()}
+    sampling = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
+    sampling |= {"guidance_interval": guidance_interval}
+    sampling = {key: pipe.config.get(key) if value is None else value for key, value in sampling.items()}
 
     order = [(class_id, k) for class_id in ids for k in range(num_images_per_class)]
     output.mkdir(parents=True, exist_ok=True)
@@ -81,7 +82,7 @@ def main(
             [class_id for class_id, _ in batch],
             generator=image_generators(seed, batch),
             output_type="np",
-            **{key: value for key, value in how.items() if value is not None},
+            **{key: value for key, value in sampling.items() if value is not None},
         ).images  # (B, H, W, C) in [0, 1]
         for (class_id, k), image in zip(batch, pipe.numpy_to_pil(pixels), strict=True):
             image.save(output / f"{file_stem(class_id, pipe.class_names[class_id])}_{k:05d}.png")
@@ -99,7 +100,7 @@ def main(
         "classes": [pipe.class_names[i] for i in ids],
         "num_images_per_class": num_images_per_class,
         "seed": seed,
-        **how,
+        **sampling,
         "scheduler": type(pipe.scheduler).__name__,
         "dtype": dtype,
         "seconds": round(seconds, 2),

@@ -3,14 +3,15 @@
     hf auth login
     python scripts/publish.py runs/vae_mnist_z2 you/vae-mnist-z2 --dataset ylecun/mnist
 
-Add --dry_run true to see the folder first. Interrupted, the command can be repeated.
+Add --dry_run to see the folder first. Interrupted, the command can be repeated.
 """
 
 from __future__ import annotations
 
+from triptych.cli import command, listed
+
 from pathlib import Path
 
-from triptych.cli import command, listed
 from triptych.errors import UserError
 from triptych.publishing import client, staging
 

@@ -5,13 +5,14 @@ python scripts/restore.py runs/demo_gan_digits/pipeline photos --output restored
 
 from __future__ import annotations
 
+from triptych.cli import command, refuse_unless_empty
+
 import sys
 from collections import Counter
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from triptych.cli import command, refuse_unless_empty
 from triptych.data.decoding import DecodingError, as_picture, decode
 from triptych.data.listing import list_folder
 from triptych.devices import find_device

@@ -9,6 +9,8 @@ distance stands its floor: that of as many real training images from the same re
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,6 @@ from typing import Literal
 
 import torch
 
-from triptych.cli import command
 from triptych.config.base import DataConfig
 from triptych.data.sources import load_images
 from triptych.errors import UserError

@@ -9,6 +9,8 @@ and repeated with more methods: what has been measured already is not measured a
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import time
 from dataclasses import replace
 from functools import cache
@@ -17,7 +19,6 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from triptych.cli import command
 from triptych.config.base import DataConfig, NoiseConfig
 from triptych.errors import UserError
 from triptych.evaluation import classical
@@ -39,7 +40,7 @@ def main(
     noise: NoiseConfig | None = None,
     any_size: bool = False,
     paired: bool = False,
-    methods: str = ",".join(classical.METHODS),
+    methods: str | None = None,
     judge: str | None = None,
     num_images: int | None = None,
     num_bm3d: int = 1000,
@@ -60,7 +61,8 @@ def main(
         noise: another degradation instead of these.
         any_size: the images are of any sizes, as photographs are.
         paired: the images lie in folders "clean" and "noisy", under the same names; nothing is spoiled here.
-        methods: classical methods, separated by commas.
+        methods: classical methods, separated by commas: median, non-local means, wavelet, total variation, BM3D. All if
+            not given, none if empty.
         judge: a classifier of scripts/train_classifier.py: its features give the perceptual and the Frechet distance.
         num_images: how many of the images (all if not given).
         num_bm3d: how many of them BM3D gets at most: it takes a second for a small image.
@@ -72,7 +74,7 @@ def main(
         seed: of the noise; an image's noise depends on (seed, its index) alone.
         output: folder of the results.
     """
-    names = classical.chosen(methods)
+    names = list(classical.METHODS) if methods is None else classical.chosen(methods)
     if names and tuning_split == data.split:
         raise UserError(f"tuning_split {tuning_split!r} is what is measured, which the classical methods must not see.")
     if judge and (any_size or paired):

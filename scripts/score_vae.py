@@ -7,6 +7,8 @@ Writes scores.json beside the pipeline's folder. All likelihoods in nats per ima
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import copy
 import dataclasses
 import json
@@ -20,7 +22,6 @@ from diffusers import DiffusionPipeline
 from sklearn.neighbors import KNeighborsClassifier
 from tqdm.auto import tqdm
 
-from triptych.cli import command
 from triptych.config.base import DataConfig
 from triptych.data.image_set import ImageSet, to_unit_interval
 from triptych.data.sources import load_images

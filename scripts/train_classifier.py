@@ -9,6 +9,8 @@ Writes runs/<name>/: log.jsonl, checkpoints/, classifier/ for transformers.pipel
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import dataclasses
 import json
 from typing import Any
@@ -19,7 +21,6 @@ from diffusers.training_utils import EMAModel
 from torch.optim.swa_utils import update_bn
 from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessor
 
-from triptych.cli import command
 from triptych.config.classifier import ClassifierConfig
 from triptych.data.augmentation import cut_out, flip_horizontally, shift_with_reflection
 from triptych.data.image_set import ImageSet, to_images
@@ -59,9 +60,9 @@ def main(config: ClassifierConfig) -> None:
     optimizers = make_optimizers(model, config.optimizer, ends=("resnet.embedder", "classifier"))
     lr_schedulers = make_lr_schedulers(optimizers, config.optimizer, config.num_updates)
     ema = make_ema(model, config.ema)
-    model, *optimizers = run.prepare(images, [ema, *lr_schedulers], model, *optimizers)
+    model, *optimizers = run.prepare([ema, *lr_schedulers], model, *optimizers)
 
-    for x, labels in run.batches():  # (B, 3, H, W) in [-1, 1], (B,)
+    for x, labels in run.batches(images):  # (B, 3, H, W) in [-1, 1], (B,)
         with run.accumulate(model):
             logits = model(enlarge(augment(x, run, config), config.upsample)).logits.float()
             loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)

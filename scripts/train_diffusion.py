@@ -9,12 +9,13 @@ Writes runs/<name>/: log.jsonl, checkpoints/, samples/, and pipeline/ for Diffus
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DModel
 
 from models.pipeline_class_conditional import ClassConditionalPipeline
-from triptych.cli import command
 from triptych.config.diffusion import DiffusionConfig
 from triptych.data.augmentation import flip_horizontally
 from triptych.data.sources import load_images
@@ -66,7 +67,7 @@ def main(config: DiffusionConfig) -> None:
     lr_schedulers = make_lr_schedulers(optimizers, config.optimizer, config.num_updates)
     ema = make_ema(unet, config.ema)
     averages = [PowerAverages(unet, config.power_averages.widths)] if config.power_averages.widths else []
-    unet, *optimizers = run.prepare(images, [ema, *lr_schedulers, *averages], unet, *optimizers)
+    unet, *optimizers = run.prepare([ema, *lr_schedulers, *averages], unet, *optimizers)
     weights = list(unet.parameters())  # once: looking for them among the modules costs a millisecond
 
     def make_pipeline() -> ClassConditionalPipeline:
@@ -82,7 +83,7 @@ def main(config: DiffusionConfig) -> None:
         )
 
     # Ho et al. 2020, algorithm 1, with the label dropped now and then (Ho & Salimans 2022, algorithm 1).
-    for x0, labels in run.batches():  # (B, C, H, W) in [-1, 1], (B,)
+    for x0, labels in run.batches(images):  # (B, C, H, W) in [-1, 1], (B,)
         with run.accumulate(unet):
             size = len(x0)
             if config.horizontal_flip:

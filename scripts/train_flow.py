@@ -8,11 +8,12 @@ Writes runs/<name>/: log.jsonl, checkpoints/, samples/, and pipeline/ for Diffus
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, UNet2DModel
 
 from models.pipeline_flow import FlowPipeline
-from triptych.cli import command
 from triptych.config.flow import FlowConfig
 from triptych.data.augmentation import flip_horizontally
 from triptych.data.sources import load_images
@@ -41,7 +42,7 @@ def main(config: FlowConfig) -> None:
     optimizers = make_optimizers(unet, config.optimizer, ends=("conv_in", "conv_out", "time_embed", "class_embed"))
     lr_schedulers = make_lr_schedulers(optimizers, config.optimizer, config.num_updates)
     ema = make_ema(unet, config.ema)
-    unet, *optimizers = run.prepare(images, [ema, *lr_schedulers], unet, *optimizers)
+    unet, *optimizers = run.prepare([ema, *lr_schedulers], unet, *optimizers)
     weights = list(unet.parameters())
 
     def make_pipeline() -> FlowPipeline:
@@ -54,7 +55,7 @@ def main(config: FlowConfig) -> None:
         )
 
     # Liu et al. 2023, algorithm 1, with the label dropped now and then (Ho & Salimans 2022, algorithm 1).
-    for x0, labels in run.batches():  # (B, C, H, W) in [-1, 1], (B,)
+    for x0, labels in run.batches(images):  # (B, C, H, W) in [-1, 1], (B,)
         with run.accumulate(unet):
             size = len(x0)
             if config.horizontal_flip:

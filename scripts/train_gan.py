@@ -9,13 +9,14 @@ Writes runs/<name>/: log.jsonl (every part of both losses), checkpoints/, sample
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import dataclasses
 
 import torch
 
 from models.gan import DenoisingUNet, PatchDiscriminator
 from models.pipeline_denoiser import DenoiserPipeline
-from triptych.cli import command
 from triptych.config.gan import GanConfig
 from triptych.data.augmentation import flip_horizontally
 from triptych.data.degradations import degrade_by_index
@@ -55,12 +56,12 @@ def main(config: GanConfig) -> None:
         lr_schedulers += make_lr_schedulers(d_optimizers, config.discriminator_optimizer, config.num_updates)
     ema = make_ema(generator, config.ema)
     generator, discriminator, *optimizers = run.prepare(
-        images, [ema, *lr_schedulers], generator, discriminator, *g_optimizers, *d_optimizers
+        [ema, *lr_schedulers], generator, discriminator, *g_optimizers, *d_optimizers
     )
     g_optimizers, d_optimizers = optimizers[: len(g_optimizers)], optimizers[len(g_optimizers) :]
     judge = run.accelerator.unwrap_model(discriminator)  # the same network, when the generator learns from it
 
-    for clean, _ in run.batches():  # (B, C, H, W) in [-1, 1]; of pairs (B, 2 C, H, W)
+    for clean, _ in run.batches(images):  # (B, C, H, W) in [-1, 1]; of pairs (B, 2 C, H, W)
         with run.accumulate(generator, discriminator):
             if config.horizontal_flip:
                 clean = flip_horizontally(clean, run.rand(len(clean)) < 0.5)

@@ -8,6 +8,8 @@ Writes runs/<name>/: log.jsonl (every part of the loss, in nats per image), chec
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import dataclasses
 import math
 
@@ -16,7 +18,6 @@ import torch
 
 from models.pipeline_vae import VAEPipeline
 from models.vae import VAE
-from triptych.cli import command
 from triptych.config.vae import VaeConfig
 from triptych.data.image_set import ImageSet, to_images, to_unit_interval
 from triptych.data.sources import load_images
@@ -51,12 +52,12 @@ def main(config: VaeConfig) -> None:
     optimizers = make_optimizers(vae, config.optimizer)
     lr_schedulers = make_lr_schedulers(optimizers, config.optimizer, config.num_updates)
     ema = make_ema(vae, config.ema)
-    vae, *optimizers = run.prepare(images, [ema, *lr_schedulers], vae, *optimizers)
+    vae, *optimizers = run.prepare([ema, *lr_schedulers], vae, *optimizers)
     weights = list(vae.parameters())
 
     fixed_log_sigma = torch.tensor(math.log(config.sigma or 1.0), device=run.device)
     # Kingma & Welling 2014, algorithm 1.
-    for x, _ in run.batches():  # (B, C, H, W) in [-1, 1]
+    for x, _ in run.batches(images):  # (B, C, H, W) in [-1, 1]
         with run.accumulate(vae):
             pixels = (x + 1) / 2  # what p(x | z) describes, in [0, 1]
             if config.likelihood == "binarized_bernoulli":

@@ -56,3 +56,12 @@ def test_trust_is_asked_for_in_the_words_that_are_quoted(tmp_path):
     for part in re.split(r"\[?\.\.\.\]?", " ".join(quoted.split())):
         assert part.strip() in " ".join(refused.stderr.split())
     assert subprocess.run([sys.executable, "-c", code], **run).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "path", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))], ids=str
+)
+def test_lines_of_prose_end_at_120(path):
+    """Tables, commands and pictures can't be broken."""
+    prose = re.sub(r"^ *```.*?^ *```", "", (ROOT / path).read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert not [line for line in prose.splitlines() if len(line) > 120 and not line.startswith(("|", "!["))]

@@ -1,7 +1,13 @@
-"""The command line: a main function or a dataclass of settings becomes flags, and an error one paragraph."""
+"""The command line: a main function or a dataclass of settings becomes flags, and an error one paragraph.
+
+Scripts import this first. It then reads what the script's `main` takes, and answers --help, --print_config and mistyped
+flags at once, before the script spends seconds on importing torch and what stands upon it.
+"""
 
 from __future__ import annotations
+import __future__
 
+import ast
 import dataclasses
 import difflib
 import os
@@ -9,8 +15,10 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from types import UnionType
+from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin
 
 import jsonargparse
 import yaml
@@ -18,6 +26,7 @@ import yaml
 from triptych.errors import UserError, explain, is_refusal, plain, tell_traceback
 
 T = TypeVar("T")
+jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)  # what stands below a setting explains it
 
 
 def listed(text: str | None, separator: str = ",") -> list[str]:
@@ -58,7 +67,7 @@ def command(main: Callable[..., Any], parameters: type[T] | Callable[..., Any] |
     """
     run: Path | None = None
     try:
-        given = _from_command_line(main, parameters)
+        given = _in_its_folder(_from_command_line(main, parameters))
         run = _run_of(given.get("config"))
         main(**given)
     except KeyboardInterrupt as error:
@@ -73,25 +82,59 @@ def command(main: Callable[..., Any], parameters: type[T] | Callable[..., Any] |
 
 def _from_command_line(main: Callable[..., Any], parameters: type[T] | Callable[..., Any] | None) -> dict[str, Any]:
     """The arguments of `main`."""
-    parser = jsonargparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
+    parser = jsonargparse.ArgumentParser(description=sys.modules["__main__"].__doc__, exit_on_error=False)
     parser.add_argument("--config", action=jsonargparse.ActionConfigFile, help="a YAML file of these settings")
     if parameters is None:
         parser.add_function_arguments(main, as_positional=True)
     else:
         parser.add_class_arguments(parameters)
-    parser.error = lambda message, *_: _refuse(parser, str(message))  # type: ignore[method-assign]
-    files = _config_files()
-    for file in files:
+    for file in _config_files():
         _refuse_unless_settings(file)
-    arguments = parser.parse_args()
+    try:
+        arguments = parser.parse_args(in_full(parser, sys.argv[1:]))
+    except jsonargparse.ArgumentError as error:
+        _refuse(parser, str(error))
     try:
         values = parser.instantiate(arguments).as_dict()
         values.pop("config", None)
-        if parameters is None:
-            return values
-        return {"config": _in_its_folder(parameters(**values), files)}
+        return values if parameters is None else {"config": parameters(**values)}
     except ValueError as error:  # of a __post_init__ above
         raise UserError(str(error)) from None
+
+
+def in_full(parser: jsonargparse.ArgumentParser, arguments: list[str]) -> list[str]:
+    """`arguments` as jsonargparse reads them: ``--overwrite`` means true, and ``5,20,50`` is a list where one is asked
+    for."""
+    types = {flag: getattr(action, "_typehint", None) for action in parser._actions for flag in action.option_strings}
+    full, rest = [], list(arguments)
+    while rest:
+        flag, equals, value = rest.pop(0).partition("=")
+        kinds = _members(types.get(flag))
+        if bool in kinds and not equals:
+            following = rest[0].lower() if rest else ""
+            flag, equals, value = flag, "=", rest.pop(0) if following in ("true", "false", "yes", "no") else "true"
+        elif kinds & {list, tuple} and str not in kinds:
+            if not equals and rest and not rest[0].startswith("--"):
+                equals, value = "=", rest.pop(0)
+            if equals and value and not value.lstrip().startswith(("[", "(")) and value != "null":
+                value = f"[{value}]"
+        full.append(flag + equals + value)
+    return full
+
+
+def _members(typehint: Any) -> set[Any]:
+    """What a type may be, containers without what they hold: ``list[int] | None`` -> {list, NoneType}."""
+    if get_origin(typehint) in (Union, UnionType):
+        return set().union(*(_members(kind) for kind in get_args(typehint)))
+    return {get_origin(typehint) or typehint}
+
+
+def _example(action: Any) -> str:
+    """A value that `action` takes, as it is typed, "" for those that take any text."""
+    kinds, text = _members(getattr(action, "_typehint", None)), str(getattr(action, "_typehint", ""))
+    if kinds & {list, tuple}:
+        return "0.5,2" if "float" in text else "5,20" if "int" in text else "one,two"
+    return "8" if int in kinds else "0.5" if float in kinds else "true" if bool in kinds else ""
 
 
 def _config_files() -> list[Path]:
@@ -120,22 +163,26 @@ def _refuse_unless_settings(file: Path) -> None:
         raise UserError(f"--config {file} cannot be read as settings: {problem}.{hint}")
 
 
-def _in_its_folder(config: Any, files: list[Path]) -> Any:
-    """`config`, moved to the run's folder where a run is resumed by its own ``config.yaml``: the folder may have been
-    renamed or moved since, or named from another directory. What the command line says of either counts more."""
+def _in_its_folder(given: dict[str, Any]) -> dict[str, Any]:
+    """`given`, its config moved to the run's folder where a run is resumed by its own ``config.yaml``.
+
+    The folder may have been renamed or moved since, or named from another directory. What the command line says of
+    either counts more.
+    """
     said = {argument.partition("=")[0] for argument in sys.argv[1:]} & {"--name", "--run", "--run.output_dir"}
+    config, files = given.get("config"), _config_files()
     if said or not files or getattr(config, "resume", None) is None:
-        return config
+        return given
     folder = files[-1].parent if files[-1].parent.name not in ("", "..") else files[-1].absolute().parent
     if folder.name.startswith("update_") and folder.parent.name == "checkpoints":  # the copy in a checkpoint
         folder = folder.absolute().parent.parent
     is_run = any((folder / part).exists() for part in ("checkpoints", "timing.jsonl"))
     here = Path(config.run.output_dir) / config.name
     if not is_run or folder.resolve() == here.resolve():
-        return config
+        return given
     print(f"note: going on in {folder}, where its settings say {here}.", file=sys.stderr)
     run = dataclasses.replace(config.run, output_dir=str(folder.parent))
-    return dataclasses.replace(config, name=folder.name, run=run)
+    return {"config": dataclasses.replace(config, name=folder.name, run=run)}
 
 
 def _run_of(config: Any) -> Path | None:
@@ -166,6 +213,9 @@ def _refuse(parser: jsonargparse.ArgumentParser, message: str) -> None:
         name = unknown.group(1) or unknown.group(2)
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f" Did you mean '{near[0]}'?" if near and name not in known else ""
+    bad = re.match(r"Parser key [\"']?([\w.]+)", message)
+    if bad and (good := _example({action.dest: action for action in parser._actions}.get(bad.group(1)))):
+        hint = f". Give it as in --{bad.group(1)} {good}."
     print(f"\nerror: {' '.join(message.split())}{hint} All settings: --help, --print_config.", file=sys.stderr)
     sys.exit(2)
 
@@ -180,3 +230,61 @@ def refuse_unless_empty(folder: Path, overwrite: bool) -> None:
         raise UserError(f"{folder} is no folder. Choose another --output.")
     if folder.exists() and any(folder.iterdir()) and not overwrite:
         raise UserError(f"{folder} is not empty. Choose another --output, or say --overwrite true.")
+
+
+# ---- before a script's imports -------------------------------------------------------------------
+
+LIGHT = ("triptych.config", "triptych.cli", "triptych.errors", "triptych.jsonl")  # rooms that import no torch
+
+
+def _answer_early() -> None:
+    """If a script is being started: refuse its arguments, or answer --help, as :func:`command` will, but now.
+
+    What the script imports is not there yet, so `main` is taken from its source without its body. Where that does not
+    suffice (a default that needs a library), nothing happens here, and :func:`command` says it later.
+    """
+    source = Path(getattr(sys.modules["__main__"], "__file__", None) or "")
+    if source.suffix != ".py" or len(sys.argv) < 2:
+        return
+    try:
+        main, parameters = _interface_of(ast.parse(source.read_text()))
+    except Exception:  # it is no script of ours, or one that must be imported to be understood
+        return
+    try:
+        _from_command_line(main, parameters)
+    except UserError as error:
+        _leave(error, f"error: {plain(error)}", 2)
+    except Exception:  # command() will meet it again, and tell it
+        return
+
+
+def _interface_of(script: ast.Module) -> tuple[Callable[..., Any], Any]:
+    """What `script` gives to :func:`command`: a `main` that does nothing, and the class of its settings."""
+    names: dict[str, Any] = {"__name__": "__main__", "__file__": sys.argv[0]}
+    for node in script.body:
+        module = getattr(node, "module", None) or ""
+        if isinstance(node, ast.FunctionDef) and node.name == "main":
+            node.body = [node.body[0] if ast.get_docstring(node) else ast.Pass()]
+        elif isinstance(node, ast.ImportFrom):
+            if module.split(".")[0] not in sys.stdlib_module_names and not module.startswith(LIGHT):
+                continue
+        elif isinstance(node, ast.Import):
+            if not {alias.name.split(".")[0] for alias in node.names} <= sys.stdlib_module_names:
+                continue
+        elif not isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
+            continue
+        with suppress(Exception):  # a constant that needs what is not imported
+            _execute([node], names)
+    (start,) = (node for node in script.body if isinstance(node, ast.If))
+    (call,) = (node.value for node in start.body if isinstance(node, ast.Expr))
+    main, *parameters = (names[argument.id] for argument in call.args)
+    return main, *(parameters or [None])
+
+
+def _execute(nodes: list[ast.stmt], names: dict[str, Any]) -> None:
+    # its annotations stay text, which the parser resolves when it needs them
+    flags = __future__.annotations.compiler_flag
+    exec(compile(ast.fix_missing_locations(ast.Module(nodes, [])), "script", "exec", flags), names)
+
+
+_answer_early()

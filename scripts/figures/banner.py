@@ -8,13 +8,14 @@ diffusion samples are those that scripts/generate.py numbers 0.
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
-from triptych.cli import command
 from triptych.config.base import DataConfig
 from triptych.data.sources import load_images
 from triptych.errors import UserError

@@ -8,10 +8,11 @@ Reads log.jsonl and timing.jsonl of each run folder, also of a run that is still
 
 from __future__ import annotations
 
+from triptych.cli import command, listed
+
 from pathlib import Path
 from typing import Literal
 
-from triptych.cli import command, listed
 from triptych.errors import UserError
 from triptych.figures.charts import save_curves
 from triptych.jsonl import read_rows

@@ -7,11 +7,12 @@ python scripts/figures/degradations.py --data.path uoft-cs/cifar10 --data.split 
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 from pathlib import Path
 
 import torch
 
-from triptych.cli import command
 from triptych.config.base import DataConfig, NoiseConfig
 from triptych.data.degradations import degrade_by_index, to_8_bits
 from triptych.data.image_set import to_images

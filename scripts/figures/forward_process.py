@@ -7,13 +7,14 @@ Writes forward_process.png (the pictures) and schedules.png (alpha_bar and SNR a
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 
-from triptych.cli import command
 from triptych.config.base import DataConfig
 from triptych.config.diffusion import ScheduleConfig
 from triptych.data.image_set import to_images

@@ -9,6 +9,8 @@ minutes on one core.
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import json
 import math
 from pathlib import Path
@@ -17,7 +19,6 @@ import torch
 from skimage.measure import find_contours
 from torch import nn
 
-from triptych.cli import command
 from triptych.errors import UserError
 from triptych.losses.diffusion import diffuse, prediction_target
 from triptych.losses.gan import discriminator_loss

@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from triptych.cli import command
 from triptych.config.base import DataConfig, NoiseConfig
 from triptych.errors import UserError
 from triptych.evaluation import classical

@@ -5,11 +5,12 @@ python scripts/figures/reverse_process.py pretrained/cifar10-class-conditional -
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 from pathlib import Path
 
 import numpy as np
 
-from triptych.cli import command
 from triptych.figures.images import save_reverse_process
 from triptych.pipelines.sampling import chosen_classes
 from triptych.pipelines.schedulers import scheduler_class

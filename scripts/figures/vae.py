@@ -5,12 +5,13 @@ python scripts/figures/vae.py runs/demo_vae_digits/pipeline --data.path digits -
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from triptych.cli import command
 from triptych.config.base import DataConfig
 from triptych.data.sources import load_images
 from triptych.errors import UserError

@@ -9,6 +9,8 @@ page lead to Repository under [project.urls] in pyproject.toml, or to TRIPTYCH_R
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import importlib
 import io
 import json
@@ -16,7 +18,6 @@ import re
 from pathlib import Path
 from types import ModuleType
 
-from triptych.cli import command
 from triptych.errors import UserError
 from triptych.publishing.address import repository_address
 from triptych.studies.records import made_by

@@ -1,17 +1,18 @@
 """Copy what finished studies wrote from the folder of runs to records/, which the report is built from.
 
     python scripts/project/collect_records.py
-    python scripts/project/collect_records.py --studies sampling,denoising --runs /scratch/runs --overwrite true
+    python scripts/project/collect_records.py --studies sampling,denoising --runs /scratch/runs --overwrite
 
 Files are copied as they are: settings, logs, measurements, charts; no weights and no checkpoints.
 """
 
 from __future__ import annotations
 
+from triptych.cli import command, listed
+
 import shutil
 from pathlib import Path
 
-from triptych.cli import command, listed
 from triptych.errors import UserError
 from triptych.studies.records import STUDIES, collect
 
@@ -42,7 +43,7 @@ def main(
         if not folder.is_dir():
             raise UserError(f"{folder} does not exist. The study is made by: {STUDIES[name].command}")
         if (output / name).exists() and not overwrite:
-            raise UserError(f"{output / name} is there already. Say --overwrite true to replace it.")
+            raise UserError(f"{output / name} is there already. Say --overwrite to replace it.")
     for name, folder in wanted.items():
         shutil.rmtree(output / name, ignore_errors=True)
         copies = collect(name, folder, output)

@@ -8,13 +8,14 @@ room and its modules, in the words of their own docstrings. Needs the extra: pip
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import ast
 from pathlib import Path
 from textwrap import fill
 
 import grimp
 
-from triptych.cli import command
 from triptych.errors import UserError
 from triptych.paths import project_path
 

@@ -10,6 +10,8 @@ from the Hub, or from where TRIPTYCH_MNIST and TRIPTYCH_CIFAR10 point. Needs the
 
 from __future__ import annotations
 
+from triptych.cli import command, listed
+
 import base64
 import io
 import re
@@ -20,7 +22,6 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from PIL import Image
 
-from triptych.cli import command, listed
 from triptych.errors import UserError
 from triptych.publishing.address import repository_address
 

@@ -8,11 +8,12 @@ Both need two latent variables. The autoencoder is trained with `--model.variati
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 from pathlib import Path
 
 import torch
 
-from triptych.cli import command
 from triptych.config.base import DataConfig
 from triptych.data.sources import load_images
 from triptych.errors import UserError

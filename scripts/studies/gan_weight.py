@@ -1,6 +1,6 @@
 """How much of the game is good? Train a denoiser at several adversarial weights and seeds, and measure all alike.
 
-    python scripts/studies/gan_weight.py configs/gan_cifar10.yaml --adversarial_weights '[0.003, 0.01, 0.03]' \\
+    python scripts/studies/gan_weight.py configs/gan_cifar10.yaml --adversarial_weights 0.003,0.01,0.03 \\
         --baseline runs/regression_cifar10/pipeline --output runs/gan_sweep
 
 Ends in the table and the charts of score_denoiser.py, distortion against perception (Blau & Michaeli 2018) among them
@@ -10,11 +10,12 @@ resumed, and what has been trained or measured already is reused.
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 from pathlib import Path
 
 import numpy as np
 
-from triptych.cli import command
 from triptych.config.base import read_yaml
 from triptych.figures.tables import markdown
 from triptych.jsonl import read_rows

@@ -7,12 +7,13 @@ Can be interrupted at any time: trainings are resumed, and what has been trained
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import json
 from pathlib import Path
 
 import numpy as np
 
-from triptych.cli import command
 from triptych.config.base import read_yaml
 from triptych.figures.charts import save_comparison
 from triptych.figures.tables import markdown

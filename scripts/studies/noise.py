@@ -10,10 +10,11 @@ tell what learns fast, not what is best in the end: the table and the chart say 
 
 from __future__ import annotations
 
+from triptych.cli import command, listed
+
 import json
 from pathlib import Path
 
-from triptych.cli import command, listed
 from triptych.config.base import read_yaml
 from triptych.errors import UserError
 from triptych.evaluation.judges import load_critic

@@ -10,6 +10,8 @@ gains and loses. What is drawn is kept, so the command can be interrupted, and r
 
 from __future__ import annotations
 
+from triptych.cli import command, named_folders
+
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +20,6 @@ import torch
 import torch.nn.functional as F
 from diffusers import DiffusionPipeline
 
-from triptych.cli import command, named_folders
 from triptych.config.base import DataConfig
 from triptych.data.image_set import to_images
 from triptych.data.sources import load_images

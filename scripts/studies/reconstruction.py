@@ -9,6 +9,8 @@ the command can be interrupted. Ends in table.md, charts and a table of pictures
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +20,6 @@ import torch
 from diffusers import DiffusionPipeline
 from tqdm.auto import tqdm
 
-from triptych.cli import command
 from triptych.config.base import DataConfig
 from triptych.data.image_set import ImageSet, to_images, to_unit_interval
 from triptych.data.sources import load_images

@@ -14,6 +14,8 @@ for no new drawing. Delete those folders when no more is to be asked.
 
 from __future__ import annotations
 
+from triptych.cli import command, listed
+
 import itertools
 from collections import Counter
 from pathlib import Path
@@ -21,7 +23,6 @@ from typing import Any, Literal
 
 import torch
 
-from triptych.cli import command, listed
 from triptych.config.base import DataConfig
 from triptych.data.sources import load_images
 from triptych.errors import UserError

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import importlib
 import json
 import sys
 
+import jsonargparse
 import pytest
 import yaml
 from conftest import ROOT, flags
 from stand_ins import write_images
 
-from triptych.cli import command
 from triptych.config.base import to_dict, write_yaml
-from triptych.config.diffusion import DiffusionConfig, UNetConfig
+from triptych.config.classifier import ClassifierConfig
+from triptych.config.diffusion import DiffusionConfig, DistillationConfig, UNetConfig
+from triptych.config.gan import GanConfig
+from triptych.config.vae import VaeConfig
 from triptych.errors import UserError
 
 
@@ -174,3 +179,12 @@ def test_trackers_that_are_not_there(main):
 def test_tensorboard_events_are_written(main, tmp_path):
     main(name="board", num_updates=1, run__log_every=1, run__tracker="tensorboard")
     assert list((tmp_path / "runs/board").rglob("events.out.tfevents*"))
+
+
+@pytest.mark.parametrize("config", [DiffusionConfig, DistillationConfig, VaeConfig, GanConfig, ClassifierConfig])
+def test_help_explains_every_setting(config):
+    parser = jsonargparse.ArgumentParser()
+    parser.add_class_arguments(config)
+    groups = {action.dest for action in parser._actions if "CONFIG" in str(action.metavar)}
+    unexplained = [a.dest for a in parser._actions if a.dest not in groups and not str(a.help or "").strip()]
+    assert len(parser._actions) > 40 and unexplained == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import importlib
 import sys
 import unicodedata
@@ -14,7 +16,6 @@ import torch
 from PIL import Image
 from stand_ins import gan_flags
 
-from triptych.cli import command
 from triptych.config.base import DataConfig
 from triptych.config.gan import GanConfig
 from triptych.data.order import BatchOrder, make_loader

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from triptych.cli import in_full
+
 import importlib.util
 import json
 import math
@@ -894,7 +896,7 @@ def test_the_command_of_a_study_is_understood_and_makes_its_folder(study, monkey
         parser.add_class_arguments(get_type_hints(main)["config"])
     else:
         parser.add_function_arguments(main, as_positional=True)
-    given = parser.parse_args(words[at + 1 :])
+    given = parser.parse_args(in_full(parser, words[at + 1 :]))
     folder = Path(given.run.output_dir, given.name) if "run" in given else Path(given.output)
     assert Path("runs", study) in (folder, folder.parent)
     named = given.as_dict().get("experiment") or given.as_dict().get("pipeline")

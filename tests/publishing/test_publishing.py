@@ -15,7 +15,7 @@ from stand_ins import make_denoiser, make_diffusion, make_vae
 
 from triptych.errors import UserError
 from triptych.pipelines.store import weights_hash
-from triptych.publishing import cards, staging
+from triptych.publishing import cards, provenance, staging
 from triptych.publishing.results import INCEPTION
 
 VAE = ROOT / "pretrained/vae-mnist-z2"
@@ -225,19 +225,19 @@ def test_a_card_without_our_sections_gets_them(tmp_path):
     ],
 )
 def test_names_of_datasets(measured, trained_on, dataset, expected):
-    assert staging.name_dataset(measured, trained_on, dataset) == expected
+    assert provenance.name_dataset(measured, trained_on, dataset) == expected
 
 
 def test_paths_of_this_machine_are_nobody_elses_business(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sets/mine").mkdir(parents=True)
     tree = {"data": {"path": "/home/someone/cifar10"}, "more": ["../x/y", "~/z", "sets/mine", "uoft-cs/cifar10", 3]}
-    cleaned = staging.without_local_paths(tree)
+    cleaned = provenance.without_local_paths(tree)
     assert cleaned == {"data": {"path": "cifar10"}, "more": ["y", "z", "mine", "uoft-cs/cifar10", 3]}
 
 
 def test_a_local_folder_is_no_dataset_of_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data/cifar10").mkdir(parents=True)
-    assert not staging.is_hub_id("data/cifar10") and staging.is_hub_id("uoft-cs/cifar10")
-    assert not staging.is_hub_id("digits") and not staging.is_hub_id(None)
+    assert not provenance.is_hub_id("data/cifar10") and provenance.is_hub_id("uoft-cs/cifar10")
+    assert not provenance.is_hub_id("digits") and not provenance.is_hub_id(None)

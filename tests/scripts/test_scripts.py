@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import importlib
 import json
 import sys
@@ -12,7 +14,6 @@ import pytest
 from PIL import Image
 from stand_ins import make_diffusion
 
-from triptych.cli import command
 from triptych.config.base import DataConfig
 from triptych.errors import UserError
 from triptych.pipelines.sampling import chosen_classes

@@ -30,9 +30,10 @@ from PIL import Image
 sys.path.insert(0, str(ROOT / "space"))  # as running space/app.py does
 import app
 import pipelines
+import tabs
 
 DEFAULT = ("horse", 25, 3, 0)
-PHOTO = Path(app.skimage.__file__).parent / "data/chelsea.png"
+PHOTO = Path(tabs.skimage.__file__).parent / "data/chelsea.png"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import dataclasses
 import importlib
 import json
@@ -19,7 +21,6 @@ from stand_ins import classifier_flags, write_images
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import ResNetConfig, ResNetForImageClassification
 
-from triptych.cli import command
 from triptych.config.base import DataConfig
 from triptych.config.classifier import ClassifierConfig
 from triptych.data.augmentation import cut_out, shift_with_reflection

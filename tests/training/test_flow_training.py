@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import importlib
 import json
 import sys
@@ -11,7 +13,6 @@ import torch
 from conftest import ROOT, TINY
 from safetensors.torch import load_file
 
-from triptych.cli import command
 from triptych.config.flow import FlowConfig
 from triptych.errors import UserError
 from triptych.evaluation.scores import draw

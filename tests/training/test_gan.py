@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import importlib
 import json
 import shutil
@@ -21,7 +23,6 @@ from torch.nn import functional as F
 
 from models.gan import DenoisingUNet, PatchDiscriminator
 from models.pipeline_denoiser import DenoiserPipeline, fade, starts
-from triptych.cli import command
 from triptych.config.base import NoiseConfig
 from triptych.config.gan import GanConfig
 from triptych.data.degradations import degrade_by_index

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import importlib
 import json
 import os
@@ -17,7 +19,6 @@ from conftest import ROOT, environment, flags
 from PIL import Image
 from stand_ins import classifier_flags, gan_flags, vae_flags
 
-from triptych.cli import command
 from triptych.config.classifier import ClassifierConfig
 from triptych.config.diffusion import DiffusionConfig
 from triptych.config.gan import GanConfig

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from triptych.cli import command
+
 import importlib
 import json
 import shutil
@@ -20,7 +22,6 @@ from stand_ins import make_vae, vae_flags
 from torch.distributions import Bernoulli, Independent, MultivariateNormal, Normal, kl_divergence
 
 from models.vae import VAE, Posterior
-from triptych.cli import command
 from triptych.config.base import DataConfig, read_yaml
 from triptych.config.vae import VaeConfig
 from triptych.data.sources import load_images

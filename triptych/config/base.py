@@ -20,23 +20,33 @@ from triptych.errors import check
 class DataConfig:
     """Where the images come from and how they are read."""
 
-    # "digits" (embedded), a Hub id ("uoft-cs/cifar10"), a local dataset or image folder, or a .zip of images
     path: str = "digits"
-    # of a folder or zip: its folders train, validation and test at the top; without them, all is "train"
+    """What to read: "digits" (embedded), a Hub id ("uoft-cs/cifar10"), a local dataset or image folder, or a .zip of
+    images."""
+
     split: str = "train"
-    # columns; null = found by name and type ("image" or "img"; "label")
+    """Of a folder or zip: its folders train, validation and test at the top; without them, all is "train"."""
+
     image_column: str | None = None
+    """Column of the images; null = found by its type, or called "image" or "img"."""
+
     label_column: str | None = None
-    # 1 (grey) or 3 (RGB); null = 3 if any image has colours
+    """Column of the classes; null = the one called "label" or "cls"."""
+
     channels: Literal[1, 3] | None = None
-    # side in pixels to which images are resized; null = refuse images that are not square and all alike
+    """1 (grey) or 3 (RGB); null = 3 if any image has colours."""
+
     image_size: int | None = None
-    # a file that cannot be decoded: name it and stop, or name it, count it and go on without it
+    """Side in pixels to which images are resized; null = refuse images that are not square and all alike."""
+
     on_corrupt: Literal["refuse", "skip"] = "refuse"
-    # decoded sets up to this size are held in memory as uint8; larger ones are decoded as they stream
+    """A file that cannot be decoded: name it and stop, or name it, count it and go on without it."""
+
     memory_limit_mb: int = 2048
-    # loader processes; 0 is best for sets held in memory
+    """Decoded sets up to this size are held in memory as uint8; larger ones are decoded as they stream."""
+
     num_workers: int = 0
+    """Loader processes; 0 is best for sets held in memory."""
 
     def __post_init__(self) -> None:
         check(self.image_size is None or self.image_size >= 4, "data.image_size must be at least 4")
@@ -51,18 +61,23 @@ class NoiseConfig:
     Each level is a range, drawn from anew for every image.
     """
 
-    # one after the other; two or more make a mixture
     kinds: tuple[Literal["gaussian", "poisson", "salt_and_pepper", "speckle"], ...] = ("gaussian",)
-    # "gaussian": standard deviation, of 255
+    """gaussian, poisson, salt_and_pepper, speckle; two or more, such as [poisson, gaussian], follow each other."""
+
     sigma: tuple[float, float] = (25.0, 25.0)
-    # "poisson": photons of a white pixel; fewer are noisier
+    """Standard deviation of the Gaussian noise, on the scale of 0 to 255: [low, high]."""
+
     peak: tuple[float, float] = (30.0, 30.0)
-    # "salt_and_pepper": fraction of pixels that become black or white
+    """Photons that a white pixel receives under Poisson noise, fewer are noisier: [low, high]."""
+
     amount: tuple[float, float] = (0.1, 0.1)
-    # "speckle": standard deviation of the factor
+    """Fraction of pixels that salt and pepper makes white or black: [low, high]."""
+
     speckle: tuple[float, float] = (0.3, 0.3)
-    # clip to [0, 255] and round, as saving to a file does; false keeps Gaussian noise Gaussian
+    """Standard deviation of the factor of speckle noise: [low, high]."""
+
     clip: bool = False
+    """Clip to [0, 255] and round, as saving to a file does; false keeps Gaussian noise Gaussian."""
 
     def __post_init__(self) -> None:
         check(len(self.kinds) >= 1, "noise.kinds needs at least one kind")

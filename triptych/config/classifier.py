@@ -13,13 +13,17 @@ from triptych.errors import check
 class ClassifierModelConfig:
     """The layout of transformers' ``ResNetForImageClassification``; channels and classes are those of the data."""
 
-    # width of the stem, which halves the (enlarged) image twice
     embedding_size: int = 64
-    # widths of the stages, each but the first halving the resolution once more, and the residual blocks of each
+    """Width of the stem, which halves the (enlarged) image twice."""
+
     hidden_sizes: tuple[int, ...] = (128, 256, 512)
+    """Widths of the stages; each but the first halves the resolution once more."""
+
     depths: tuple[int, ...] = (1, 1, 1)
-    # "basic": two 3x3 convolutions a block (He et al. 2016, fig. 5 left); "bottleneck": 1x1, 3x3, 1x1 (right)
+    """Residual blocks of each stage."""
+
     layer_type: Literal["basic", "bottleneck"] = "basic"
+    """ "basic": two 3x3 convolutions a block (He et al. 2016, fig. 5 left); "bottleneck": 1x1, 3x3, 1x1 (right)."""
 
     def __post_init__(self) -> None:
         check(self.embedding_size >= 1, "model.embedding_size must be at least 1")
@@ -34,31 +38,50 @@ class ClassifierConfig(ExperimentConfig):
     """The judge, an image classifier: ``scripts/train_classifier.py``."""
 
     name: str = "classifier"
+    """The run's name, and its folder's."""
+
     model: ClassifierModelConfig = field(default_factory=ClassifierModelConfig)
+    """The network."""
+
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(name="sgd", lr=0.1, weight_decay=5e-4, lr_schedule="linear")
     )
+    """How the weights are updated."""
+
     ema: EmaConfig = field(default_factory=lambda: EmaConfig(decay=0.999))
-    # images are enlarged so many times before the stem, here and in the saved image processor
+    """The moving average of the weights, which is what is sampled and saved."""
+
     upsample: int = 2
-    # the stem's kernels are principal patches of the training images and stay so (whitening.py); false = learned
+    """Images are enlarged so many times before the stem, here and in the saved image processor."""
+
     whitened_stem: bool = False
-    # train on every other image alone, so that a judge of what was trained on the rest has seen none of it; null = all
+    """The stem's kernels are principal patches of the training images and stay so (whitening.py); false = learned."""
+
     half: Literal["even", "odd"] | None = None
-    # what the other classes share of the target (Szegedy et al. 2016, section 7)
+    """Train on every other image alone, so that a judge of what was trained on the rest has seen none of it; null =
+    all."""
+
     label_smoothing: float = 0.1
-    # images are shifted by up to so many pixels each way, what enters being a reflection; 0 = off
+    """What the other classes share of the target (Szegedy et al. 2016, section 7)."""
+
     max_shift: int = 2
+    """Images are shifted by up to so many pixels each way, what enters being a reflection; 0 = off."""
+
     horizontal_flip: bool = False
-    # side of a square that is blotted out at a random place (DeVries & Taylor 2017); 0 = off
+    """Mirror every other image at random."""
+
     cutout: int = 0
-    # the last so many updates blot nothing out: images as they will be judged, at the smallest steps (He et al. 2019,
-    # "Data augmentation revisited")
+    """Side of a square that is erased at a random place (DeVries & Taylor 2017); 0 = off."""
+
     num_refining_updates: int = 0
-    # the split whose accuracy is measured while training and for scores.json. Nothing is chosen by it
+    """The last so many updates erase nothing: images as they will be judged, at the smallest steps (He et al. 2019,
+    "Data augmentation revisited")."""
+
     validation_split: str = "test"
-    # updates between two measurements, a multiple of run.log_every; 0 = only at the end
+    """The split whose accuracy is measured while training and for scores.json. Nothing is chosen by it."""
+
     validate_every: int = 0
+    """Updates between two measurements, a multiple of run.log_every; 0 = only at the end."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

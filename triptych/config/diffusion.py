@@ -14,14 +14,26 @@ class UNetConfig:
     """The layout of diffusers' ``UNet2DModel``; block types follow from ``attention_resolutions``."""
 
     block_out_channels: tuple[int, ...] = (128, 256, 256, 256)
+    """Widths of the levels; each but the last halves the resolution."""
+
     layers_per_block: int = 2
-    # feature-map sides at which self-attention is added, counted after pixel_unshuffle
+    """Residual blocks of a level on the way down (one more on the way up)."""
+
     attention_resolutions: tuple[int, ...] = (16,)
+    """Feature-map sides at which self-attention is added, counted after pixel_unshuffle."""
+
     attention_head_dim: int = 64
-    # "scale_shift": time and class scale and shift each normalised feature (Dhariwal & Nichol 2021, AdaGN)
+    """Channels of one attention head."""
+
     resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
+    """How time and class enter: "scale_shift" scales and shifts each normalised feature (Dhariwal & Nichol 2021,
+    AdaGN), "default" adds."""
+
     dropout: float = 0.0
+    """Fraction of features dropped in the residual blocks while training."""
+
     norm_num_groups: int = 32
+    """Groups of the group normalisation; must divide every width."""
 
     def __post_init__(self) -> None:
         check(len(self.block_out_channels) >= 1, "unet.block_out_channels needs at least one level")
@@ -77,13 +89,23 @@ class ScheduleConfig:
     """The forward process (Ho et al. 2020; Nichol & Dhariwal 2021): how fast images turn into noise."""
 
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"] = "linear"
+    """How the noise grows with t (names of DDPMScheduler); squaredcos_cap_v2 is the cosine of Nichol & Dhariwal
+    2021."""
+
     beta_start: float = 1e-4
+    """Variance added in the first step; the cosine schedule has its own."""
+
     beta_end: float = 0.02
+    """Variance added in the last step; the cosine schedule has its own."""
+
     num_train_timesteps: int = 1000
-    # what the network predicts: eps, v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0, or x0
+    """Steps from image to noise, T."""
+
     prediction_type: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
-    # rescale the betas so that the last step is pure noise (Lin et al. 2024)
+    """What the network predicts: eps, v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0, or x0."""
+
     zero_terminal_snr: bool = False
+    """Rescale the betas so that the last step is pure noise (Lin et al. 2024)."""
 
     def __post_init__(self) -> None:
         check(0 < self.beta_start < self.beta_end < 1, "schedule: 0 < beta_start < beta_end < 1 must hold")
@@ -99,14 +121,19 @@ class ScheduleConfig:
 class NoiseLevelConfig:
     """Which steps t of the forward process are trained on. Their errors are weighted by ``min_snr_gamma``."""
 
-    # "uniform": all alike (Ho et al. 2020); "log_normal": the t nearest to a sigma with ln sigma ~ N(mean, std^2), the
-    # noise on images in [-1, 1] (Karras et al. 2022, table 1); "importance": as often as the loss weights them, and all
-    # errors then count alike: the same objective, with less noise in its gradient
     distribution: Literal["uniform", "log_normal", "importance"] = "uniform"
+    """ "uniform": every t alike (Ho et al. 2020); "log_normal": the t nearest to a sigma with ln sigma ~ N(mean,
+    std^2), sigma = sqrt((1 - alpha_bar) / alpha_bar) (Karras et al. 2022); "importance": each t as often as the loss
+    weights it, which is then constant."""
+
     mean: float = -1.2
+    """Mean of ln sigma; log_normal alone."""
+
     std: float = 1.2
-    # spread the levels of a batch evenly over the distribution (Kingma et al. 2021, appendix I.1)
+    """Standard deviation of ln sigma; log_normal alone."""
+
     stratified: bool = False
+    """Spread the levels of a batch evenly over the distribution (Kingma et al. 2021, appendix I.1)."""
 
     def __post_init__(self) -> None:
         check(self.std > 0, "noise_levels.std must be positive")
@@ -116,17 +143,25 @@ class NoiseLevelConfig:
 class SamplingConfig:
     """How the trained model draws when nobody says otherwise: saved as the pipeline's defaults."""
 
-    # a scheduler class of diffusers: one of those that triptych.pipelines.schedulers.FITTING lists
     scheduler: str = "DPMSolverMultistepScheduler"
+    """A scheduler class of diffusers that can draw for this noise schedule, such as DDIMScheduler; a wrong name lists
+    all."""
+
     num_inference_steps: int = 25
-    # arguments of that class beside the trained ones, such as {algorithm_type: sde-dpmsolver++}
+    """Steps of the sampler."""
+
     scheduler_settings: dict[str, Any] = field(default_factory=dict)
-    # uncond + guidance_scale * (cond - uncond); 1 = no guidance (Ho & Salimans 2022)
+    """Arguments of that class beside the trained ones, such as {algorithm_type: sde-dpmsolver++}."""
+
     guidance_scale: float = 2.0
-    # guide at these noise levels alone, sigma on images in [-1, 1] (Kynkaanniemi et al. 2024); null = at all
+    """w in eps_uncond + w (eps_cond - eps_uncond); 1 = no guidance (Ho & Salimans 2022)."""
+
     guidance_interval: tuple[float, float] | None = None
-    # images per class in the grids drawn while training
+    """Guide at these noise levels alone, [low, high] in sigma on images in [-1, 1] (Kynkaanniemi et al. 2024); null =
+    at all."""
+
     num_per_class: int = 8
+    """Images per class in the grids drawn while training."""
 
     def __post_init__(self) -> None:
         check(self.num_inference_steps >= 1, "sampling.num_inference_steps must be at least 1")
@@ -140,26 +175,48 @@ class DiffusionConfig(ExperimentConfig):
     """Class-conditional diffusion: ``scripts/train_diffusion.py``."""
 
     name: str = "diffusion"
+    """The run's name, and its folder's."""
+
     num_updates: int = 200_000
+    """Optimizer updates in all."""
+
     unet: UNetConfig = field(default_factory=UNetConfig)
+    """The network's layout (UNet2DModel)."""
+
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    # a saved pipeline of the same layout and prediction type whose weights the network starts from
+    """The noise schedule (DDPMScheduler)."""
+
     unet_init: str | None = None
+    """A saved pipeline of the same layout and prediction type whose weights the network starts from."""
+
     noise_levels: NoiseLevelConfig = field(default_factory=NoiseLevelConfig)
+    """Which noise levels are trained how often."""
+
     power_averages: PowerAverageConfig = field(default_factory=PowerAverageConfig)
-    # the network sees images / data_std. 0.5 is about the standard deviation of photographs in [-1, 1], and v is then
-    # what a network under the preconditioning of Karras et al. 2022 predicts (1 = as they are)
+    """Averages of the weights whose width is chosen after training."""
+
     data_std: float = 1.0
-    # scales the class embeddings before training: at 1 they are far larger than those of t that they are added to
+    """The network sees images / data_std. 0.5 is about the standard deviation of photographs in [-1, 1], and v is
+    then what a network under the preconditioning of Karras et al. 2022 predicts (1 = as they are)."""
+
     class_embedding_scale: float = 1.0
+    """Scales the class embeddings before training; at 1 they are far larger than those of t, to which they are
+    added."""
+
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    # fold p x p pixels into channels before the network: cheaper by about p^2 (1 = off)
+    """How images are drawn while training and by the saved pipeline."""
+
     pixel_unshuffle: int = 1
-    # fraction of labels replaced by the null class, so that one network learns both (Ho & Salimans 2022)
+    """Fold p x p pixels into channels before the network: cheaper by about p^2 (1 = off)."""
+
     label_dropout: float = 0.1
-    # min-SNR-gamma loss weighting (Hang et al. 2023); null = the plain mean squared error
+    """Fraction of labels replaced by the null class, so that one network learns both (Ho & Salimans 2022)."""
+
     min_snr_gamma: float | None = None
+    """Min-SNR-gamma loss weighting (Hang et al. 2023); null = the plain mean squared error."""
+
     horizontal_flip: bool = False
+    """Mirror every other image at random: for photographs, not for digits."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -175,18 +232,28 @@ class DistillationConfig(ExperimentConfig):
     """A student that draws in fewer steps than its teacher: ``scripts/distill_diffusion.py``."""
 
     name: str = "distillation"
-    # a saved class-conditional pipeline with v-prediction; the student begins as its copy
+    """The run's name, and its folder's."""
+
     teacher: str = ""
-    # steps in which the student draws
+    """A saved class-conditional pipeline with v-prediction; the student begins as its copy."""
+
     num_inference_steps: int = 8
-    # the teacher's DDIM steps for each of them; 2 in Salimans & Ho 2022
+    """Steps in which the student draws."""
+
     num_teacher_steps: int = 2
-    # of the teacher, which the student learns to draw like without (Meng et al. 2023); null = the teacher's own
+    """The teacher's DDIM steps for each of them; 2 in Salimans & Ho 2022."""
+
     guidance_scale: float | None = None
+    """Guidance of the teacher, which the student learns to draw like without (Meng et al. 2023); null = its own."""
+
     guidance_interval: tuple[float, float] | None = None
+    """Noise levels between which the teacher is guided, [low, high]; null = its own."""
+
     horizontal_flip: bool = False
-    # images per class in the grids drawn while training
+    """Mirror every other image at random: for photographs, not for digits."""
+
     num_per_class: int = 8
+    """Images per class in the grids drawn while training."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

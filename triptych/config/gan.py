@@ -14,16 +14,20 @@ from triptych.errors import check
 class GeneratorConfig:
     """The restoring U-Net of ``models/gan.py``; channels are those of the data."""
 
-    # widths, a level each; every level below the first halves the resolution
     block_out_channels: tuple[int, ...] = (64, 128)
-    # residual blocks of a level, each way
+    """Widths, a level each; every level below the first halves the resolution."""
+
     layers_per_block: int = 2
-    # fold p x p pixels into channels at the entrance: cheaper by about p^2 (1 = off)
+    """Residual blocks of a level, each way."""
+
     pixel_unshuffle: int = 2
-    # "noise": the network's answer is subtracted from its input; "sample": it is the clean image
+    """Fold p x p pixels into channels at the entrance: cheaper by about p^2 (1 = off)."""
+
     prediction_type: Literal["noise", "sample"] = "noise"
-    # without biases a network generalises better to noise levels it has not seen (Mohan et al. 2020)
+    """What the network answers: the "noise", which is subtracted from its input, or the clean "sample"."""
+
     bias: bool = False
+    """Without biases a network generalises better to noise levels it has not seen (Mohan et al. 2020)."""
 
     def __post_init__(self) -> None:
         check(len(self.block_out_channels) >= 1, "generator.block_out_channels needs at least one level")
@@ -36,10 +40,11 @@ class GeneratorConfig:
 class DiscriminatorConfig:
     """The patch discriminator of ``models/gan.py``."""
 
-    # widths; every level but the first halves the resolution
     block_out_channels: tuple[int, ...] = (64, 128, 256)
-    # see the noisy image too; otherwise it judges by what clean images look like alone
+    """Widths; every level but the first halves the resolution."""
+
     conditional: bool = False
+    """See the noisy image too; otherwise it judges by what clean images look like alone."""
 
     def __post_init__(self) -> None:
         check(len(self.block_out_channels) >= 1, "discriminator.block_out_channels needs at least one level")
@@ -51,34 +56,61 @@ class GanConfig(ExperimentConfig):
     """Restoration by a generator against a discriminator: ``scripts/train_gan.py``."""
 
     name: str = "gan"
-    # side of the random squares cut from images of any sizes; null = the images are square and all alike
+    """The run's name, and its folder's."""
+
     crop_size: int | None = None
-    # the data holds pairs, in folders "noisy" and "clean" under the same names; nothing is then spoiled
+    """Side of the random squares cut from images of any sizes; null = the images are square and all alike."""
+
     paired: bool = False
+    """The data holds pairs, in folders "noisy" and "clean" under the same names; nothing is then spoiled."""
+
     noise: NoiseConfig = field(default_factory=NoiseConfig)
+    """How clean images are spoiled."""
+
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    """The network that restores."""
+
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
-    # a saved denoiser whose weights the generator starts from, such as a regression's (Wang et al. 2018, ESRGAN)
+    """The network that tells restored images from clean ones."""
+
     generator_init: str | None = None
-    # of the discriminator; `optimizer` is the generator's
+    """A saved denoiser whose weights the generator starts from, such as a regression's (Wang et al. 2018, ESRGAN)."""
+
     discriminator_optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(betas=(0.5, 0.9)))
+    """How the discriminator is updated; `optimizer` is of the generator."""
+
     ema: EmaConfig = field(default_factory=lambda: EmaConfig(decay=0.999))
-    # distance from the clean image, and its weight
+    """The moving average of the weights, which is what is sampled and saved."""
+
     reconstruction: Literal["l1", "l2", "charbonnier"] = "charbonnier"
+    """Distance of the restored image from the clean one."""
+
     reconstruction_weight: float = 1.0
-    # the game (losses/gan.py), and its weight in the generator's loss; 0 = plain regression, no discriminator
+    """Its weight in the generator's loss."""
+
     adversarial: Literal["non_saturating", "least_squares", "hinge", "relativistic"] = "relativistic"
+    """The loss of the game between generator and discriminator (triptych/losses/gan.py)."""
+
     adversarial_weight: float = 0.01
-    # distance between the discriminator's features of clean and restored images
+    """Its weight in the generator's loss; 0 = plain regression, without a discriminator."""
+
     feature_matching_weight: float = 0.0
-    # gradient penalty of the discriminator on clean images, and the steps between two applications
+    """Weight of the distance between the discriminator's features of clean and restored images; 0 = off."""
+
     r1_weight: float = 0.0
+    """Weight of the penalty on the discriminator's gradient at clean images (Mescheder et al. 2018); 0 = off."""
+
     r1_every: int = 16
-    # updates in which the discriminator learns while the generator minimises the reconstruction alone
+    """Steps between two applications of that penalty."""
+
     num_discriminator_warmup_updates: int = 0
+    """Updates in which the discriminator learns while the generator minimises the reconstruction alone."""
+
     horizontal_flip: bool = False
-    # images in the grids drawn while training
+    """Mirror every other image at random: for photographs, not for digits."""
+
     num_samples: int = 8
+    """Images in the grids drawn while training."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

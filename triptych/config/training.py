@@ -14,25 +14,41 @@ from triptych.errors import check
 class OptimizerConfig:
     """AdamW (Loshchilov & Hutter 2019), Muon (Jordan et al. 2024) beside it, or SGD, with warm-up and decay."""
 
-    # "muon": hidden weight matrices by Muon, the rest by AdamW; fewer images to the same loss, more work per update;
-    # "sgd": with Nesterov's momentum
     name: Literal["adamw", "muon", "sgd"] = "adamw"
+    """The kind of optimizer. "muon": hidden weight matrices by Muon, the rest by AdamW; fewer images to the same loss,
+    more work per update; "sgd": with Nesterov's momentum."""
+
     lr: float = 2e-4
-    # "sgd": the first is the momentum
+    """Learning rate; of "muon" that of what AdamW trains."""
+
     betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of the two moving averages of adamw; of sgd the first is the momentum."""
+
     eps: float = 1e-8
+    """Added to the denominator of adamw."""
+
     weight_decay: float = 0.01
-    # learning rate and momentum of Muon's share
+    """Decoupled weight decay (Loshchilov & Hutter 2019)."""
+
     muon_lr: float = 0.02
+    """Learning rate of Muon's share."""
+
     muon_momentum: float = 0.95
-    # shape of the learning rate after warm-up, over num_updates (names of diffusers.optimization); or
-    # "warmup_stable_decay": constant, then to zero over the last num_decay_updates (Haegele et al. 2024)
+    """Momentum of Muon's share."""
+
     lr_schedule: Literal["constant", "cosine", "linear", "warmup_stable_decay"] = "cosine"
+    """Shape of the learning rate after warm-up, over num_updates (names of diffusers.optimization); or
+    "warmup_stable_decay": constant, then to zero over the last num_decay_updates (Haegele et al. 2024)."""
+
     num_warmup_updates: int = 500
-    # "warmup_stable_decay" alone: a fifth to a quarter of num_updates is usual
+    """Updates over which the learning rate rises from 0."""
+
     num_decay_updates: int = 0
-    # gradients are scaled down to this global L2 norm; null = never
+    """The last so many updates, in which warmup_stable_decay lowers the rate to 0; a fifth to a quarter of num_updates
+    is usual."""
+
     max_grad_norm: float | None = 1.0
+    """Gradients are scaled down to this global L2 norm; null = never."""
 
     def __post_init__(self) -> None:
         check(self.lr > 0, "optimizer.lr must be positive")
@@ -54,8 +70,10 @@ class EmaConfig:
     """Moving average of the weights (diffusers' ``EMAModel``); the averaged weights are what is sampled and saved."""
 
     decay: float = 0.9999
-    # decay at update k is min(decay, 1 - (1 + k) ** -power): short runs are not dominated by their start
+    """Decay of the average at most; 0.999 remembers about 1,000 updates."""
+
     power: float = 0.75
+    """Decay at update k is min(decay, 1 - (1 + k) ** -power): short runs are not dominated by their start."""
 
     def __post_init__(self) -> None:
         check(0 <= self.decay < 1, "ema.decay must lie in [0, 1)")
@@ -66,10 +84,11 @@ class EmaConfig:
 class PowerAverageConfig:
     """Averages kept beside the checkpoints, so that their width can be chosen afterwards (``training/averages.py``)."""
 
-    # standard deviations of the averages' profiles, as fractions of training, such as [0.05, 0.1]; empty = none
     widths: tuple[float, ...] = ()
-    # updates between two snapshots; 0 = only at the end
+    """Standard deviations of the averages' profiles, as fractions of training, such as [0.05, 0.1]; empty = none."""
+
     snapshot_every: int = 0
+    """Updates between two snapshots; 0 = only at the end."""
 
     def __post_init__(self) -> None:
         check(all(0 < w < 0.28 for w in self.widths), "power_averages.widths must lie between 0 and 0.28")
@@ -81,23 +100,36 @@ class PowerAverageConfig:
 class RunConfig:
     """Bookkeeping. Nothing here changes what is learned, so all of it may change when a run is resumed."""
 
-    # runs are written to <output_dir>/<name>
     output_dir: str = "runs"
+    """Runs are written to <output_dir>/<name>."""
+
     checkpoint_every: int = 1000
-    # the newest N checkpoints are kept
+    """Updates between two checkpoints."""
+
     keep_checkpoints: int = 2
+    """So many of the newest checkpoints are kept."""
+
     log_every: int = 50
-    # updates between sample grids; 0 = only at the end
+    """Updates between two rows of log.jsonl."""
+
     sample_every: int = 1000
-    # any tracker accelerate knows by name (tensorboard, wandb, mlflow, ...); null = log.jsonl alone
+    """Updates between sample grids; 0 = only at the end."""
+
     tracker: str | None = "tensorboard"
-    # torch threads per process on a CPU; null = all cores, shared by the processes of this machine
+    """Any tracker accelerate knows by name (tensorboard, wandb, mlflow, ...); null = log.jsonl alone."""
+
     num_threads: int | None = None
+    """Torch threads per process on a CPU; null = all cores, shared by the processes of this machine."""
+
     progress: bool = True
-    # a Hub repository, "user/name", to publish the finished run in; whether that is possible is asked before training
+    """Show a progress bar."""
+
     push_to: str | None = None
-    # make that repository a private one
+    """A Hub repository, "user/name", to publish the finished run in; whether that is possible is asked before
+    training."""
+
     push_private: bool = False
+    """Make that repository a private one."""
 
     def __post_init__(self) -> None:
         check(self.checkpoint_every >= 1, "run.checkpoint_every must be at least 1")
@@ -115,20 +147,35 @@ class RunConfig:
 class ExperimentConfig:
     """What every experiment has."""
 
-    # the run's name, and its folder's
     name: str = "experiment"
-    # "latest", or the folder of one checkpoint; null = start a new run
+    """The run's name, and its folder's."""
+
     resume: str | None = None
+    """ "latest", or the folder of one checkpoint, also of another run; null = start a new run."""
+
     data: DataConfig = field(default_factory=DataConfig)
+    """The images to train on."""
+
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """How the weights are updated."""
+
     ema: EmaConfig = field(default_factory=EmaConfig)
+    """The moving average of the weights, which is what is sampled and saved."""
+
     run: RunConfig = field(default_factory=RunConfig)
-    # images per process and forward pass; an update sees batch_size * gradient_accumulation_steps * processes
+    """Where the run is written, and how often."""
+
     batch_size: int = 128
+    """Images per process and forward pass; an update sees batch_size * gradient_accumulation_steps * processes."""
+
     gradient_accumulation_steps: int = 1
-    # optimizer updates in all
+    """Forward passes whose gradients make one update."""
+
     num_updates: int = 10_000
+    """Optimizer updates in all."""
+
     seed: int = 0
+    """Of all random numbers: weights, order of the images, noise."""
 
     def __post_init__(self) -> None:
         check(bool(re.fullmatch(r"[\w.-]+", self.name)), "name may hold letters, digits, '.', '_' and '-' only")

@@ -14,19 +14,29 @@ class VaeModelConfig:
     """The network of ``models/vae.py``; image size and channels are those of the data."""
 
     latent_dim: int = 2
-    # convolutions around a residual dense trunk, or the textbook's one hidden layer each way
+    """Latent variables."""
+
     architecture: Literal["conv", "mlp"] = "conv"
-    # "conv": widths at half and at quarter resolution, and residual blocks at each
+    """The kind of network: convolutions ("conv") around a residual dense trunk, or the textbook's one hidden layer each
+    way ("mlp")."""
+
     hidden_channels: tuple[int, int] = (32, 64)
+    """Of "conv": widths at half and at quarter resolution."""
+
     layers_per_block: int = 0
-    # "conv": channels at quarter resolution that the dense trunk sees
+    """Of "conv": residual blocks at each of these resolutions."""
+
     bottleneck_channels: int = 12
-    # "mlp": the hidden layer; "conv": width of the dense trunk between convolutions and latent variables
+    """Of "conv": channels at quarter resolution that the dense trunk sees."""
+
     hidden_dim: int = 192
-    # "conv": residual blocks of the trunk, each way
+    """Width of the hidden layer ("mlp"), or of the dense trunk between convolutions and latent variables ("conv")."""
+
     num_dense_blocks: int = 3
-    # false = a plain autoencoder: no sampling, no KL
+    """Of "conv": residual blocks of the trunk, each way."""
+
     variational: bool = True
+    """False = a plain autoencoder: no sampling, no KL."""
 
     def __post_init__(self) -> None:
         check(self.latent_dim >= 1, "model.latent_dim must be at least 1")
@@ -42,21 +52,36 @@ class VaeConfig(ExperimentConfig):
     """Variational autoencoder: ``scripts/train_vae.py``."""
 
     name: str = "vae"
+    """The run's name, and its folder's."""
+
     model: VaeModelConfig = field(default_factory=VaeModelConfig)
+    """The network."""
+
     ema: EmaConfig = field(default_factory=lambda: EmaConfig(decay=0.999))
-    # p(x | z): Bernoulli on grey pixels, on pixels drawn black or white anew each time, or Gaussian
+    """The moving average of the weights, which is what is sampled and saved."""
+
     likelihood: Literal["bernoulli", "binarized_bernoulli", "gaussian"] = "bernoulli"
-    # standard deviation of the Gaussian, pixels in [0, 1]; null = learned, one number (Rybkin et al. 2021)
+    """The distribution p(x | z): Bernoulli on grey pixels, on pixels drawn black or white anew each time, or
+    Gaussian."""
+
     sigma: float | None = None
-    # weight of the KL (Higgins et al. 2017) and the updates over which it grows from 0 (Bowman et al. 2016)
+    """Standard deviation of the Gaussian, pixels in [0, 1]; null = learned, one number (Rybkin et al. 2021)."""
+
     kl_weight: float = 1.0
+    """Weight of the KL divergence (Higgins et al. 2017); 1 = the ELBO."""
+
     num_kl_warmup_updates: int = 0
-    # nats each latent dimension may spend for nothing (Kingma et al. 2016)
+    """Updates over which that weight grows from 0 (Bowman et al. 2016)."""
+
     free_bits: float = 0.0
-    # a split to measure the ELBO on while training, with the averaged weights; null = none. Nothing is chosen by it
+    """Nats each latent dimension may spend for nothing (Kingma et al. 2016)."""
+
     validation_split: str | None = None
-    # updates between two such measurements, a multiple of run.log_every; 0 = only at the end
+    """A split to measure the ELBO on while training, with the averaged weights; null = none. Nothing is chosen by
+    it."""
+
     validate_every: int = 0
+    """Updates between two such measurements, a multiple of run.log_every; 0 = only at the end."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -6,6 +6,8 @@ methods are told where it is known. What else a method can be set to is tuned on
 
 from __future__ import annotations
 
+from triptych.cli import listed
+
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +19,6 @@ from skimage.filters import median
 from skimage.metrics import peak_signal_noise_ratio
 from skimage.restoration import denoise_nl_means, denoise_tv_chambolle, denoise_wavelet, estimate_sigma
 
-from triptych.cli import listed
 from triptych.errors import UserError
 
 

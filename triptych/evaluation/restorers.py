@@ -6,6 +6,8 @@ None where it is not one number, and returns the restored ones, in [0, 1].
 
 from __future__ import annotations
 
+from triptych.cli import named_folders
+
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -15,7 +17,6 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
-from triptych.cli import named_folders
 from triptych.config.base import DataConfig, NoiseConfig
 from triptych.data.degradations import degrade_by_index
 from triptych.data.image_set import ImageSet, to_unit_interval

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from triptych.cli import listed
+
 from typing import Any
 
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
-from triptych.cli import listed
 from triptych.errors import UserError
 
 

@@ -182,7 +182,7 @@ def upload(
             some = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
             raise UserError(
                 f"{repo_id} holds other files on {branch}: {some}. Choose another repository or --revision, or say "
-                f"--overwrite true to publish.py; its history keeps them."
+                f"--overwrite to publish.py; its history keeps them."
             )
         commit = api.upload_folder(
             **where,

@@ -70,12 +70,12 @@ STUDIES = {  # by folder, in runs/ as in records/
     "sampling": Study(
         f"{_SAMPLING} --num_images_per_class 30 "
         "--schedulers DDPM,DDIM,DPMSolverMultistep,UniPCMultistep,DEISMultistep "
-        "--num_inference_steps '[5, 10, 25, 50, 100]' --guidance_scales '[2]' --output runs/sampling",
+        "--num_inference_steps 5,10,25,50,100 --guidance_scales 2 --output runs/sampling",
         _MEASURED,
     ),
     "sampling_to_1000": Study(
         f"{_SAMPLING} --num_images_per_class 10 "
-        "--num_inference_steps '[5, 10, 25, 50, 100, 250, 1000]' --guidance_scales '[2]' "
+        "--num_inference_steps 5,10,25,50,100,250,1000 --guidance_scales 2 "
         "--output runs/sampling_to_1000",
         _MEASURED,
     ),
@@ -90,11 +90,11 @@ STUDIES = {  # by folder, in runs/ as in records/
         "--output runs/noise_study",
         ("table.md", "*.png", "*/scores.json", "*/config.yaml"),
     ),
-    "gan_sweep": _games("gan_sweep", "--adversarial_weights '[0.003, 0.01, 0.03]'"),
-    "gan_seeds": _games("gan_seeds", "--adversarial_weights '[0.01]' --seeds '[0, 1, 2]'"),
+    "gan_sweep": _games("gan_sweep", "--adversarial_weights 0.003,0.01,0.03"),
+    "gan_seeds": _games("gan_seeds", "--adversarial_weights 0.01 --seeds 0,1,2"),
     "three_families": Study(
         f"python scripts/score_denoiser.py --models {_DENOISERS},diffusion={_SHIPPED} {_ON_CIFAR10} --methods '' "
-        "--num_images 500 --sigmas '[25, 50]' --output runs/three_families",
+        "--num_images 500 --sigmas 25,50 --output runs/three_families",
         _MEASURED,
     ),
     "restorations": Study(
@@ -111,7 +111,7 @@ STUDIES = {  # by folder, in runs/ as in records/
     "denoising_mnist": Study(
         "python scripts/score_denoiser.py --models GAN=pretrained/denoiser-mnist,VAE=pretrained/vae-mnist-z16 "
         "--data.path ylecun/mnist --judge pretrained/judge-mnist --methods 'median,non-local means,BM3D' "
-        "--num_images 2000 --num_bm3d 100 --sigmas '[50, 100]' --output runs/denoising_mnist",
+        "--num_images 2000 --num_bm3d 100 --sigmas 50,100 --output runs/denoising_mnist",
         _MEASURED,
     ),
     "mixture": Study("python scripts/figures/mixture.py --output runs/mixture", ("mixture.json",)),

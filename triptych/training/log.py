@@ -22,6 +22,15 @@ class NotFinite(Exception):
     def __init__(self, key: str, value: float, update: int):
         super().__init__(f"{key} became {value} at update {update}")
 
+    def explained(self, folder: Path, checkpoints: list[str]) -> UserError:
+        """What to tell the user whose run in `folder` this ends, and what may help."""
+        return UserError(
+            f"{self} of {folder}, and training stopped. The last good checkpoint is kept "
+            f"({checkpoints[-1] if checkpoints else 'there was none yet'}). A lower optimizer.lr, more "
+            f"optimizer.num_warmup_updates or a smaller optimizer.max_grad_norm usually help; --mixed_precision no "
+            f"tells whether precision is the cause."
+        )
+
 
 class ScalarLog:
     """``log.jsonl``, a function of the config alone, and ``timing.jsonl``, the clock and the memory.

@@ -1,0 +1,89 @@
+"""The processes that train together: how they are started, what they say, how an error of one stops all."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import gather_object, parse_flag_from_env
+
+from triptych.devices import effective_precision
+from triptych.errors import UserError, plain
+
+
+def start(tracker: str | None, gradient_accumulation_steps: int, folder: Path) -> Accelerator:
+    """Join the processes that the launcher started, in the precision it asked for where the device has it.
+
+    Raises:
+        UserError: there is no such tracker, or it isn't installed.
+    """
+    # accelerate joins several CPU processes (gloo) only when told that it is on a CPU.
+    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    state = PartialState(cpu=on_cpu)
+    precision, note = effective_precision(os.environ.get("ACCELERATE_MIXED_PRECISION", "no"), state.device)
+    if note:
+        state.print(f"note: {note}", file=sys.stderr)
+    try:
+        accelerator = Accelerator(
+            cpu=on_cpu,
+            mixed_precision=precision,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            log_with=tracker,
+            project_dir=folder,
+        )
+    except ValueError as error:
+        raise UserError(f"run.tracker {tracker!r}: {error}") from None
+    if tracker and not accelerator.log_with:
+        raise UserError(
+            f"run.tracker {tracker!r} is not installed. `pip install {tracker}`, or set "
+            f"run.tracker to tensorboard, or to null for log.jsonl alone."
+        )
+    return accelerator
+
+
+def tell(accelerator: Accelerator, name: str) -> None:
+    """Say what trains `name`, and warn where fewer processes came than were asked for."""
+    several, count = accelerator.num_processes > 1, torch.get_num_threads()
+    number = f"{accelerator.num_processes} process{'es' if several else ''}"
+    threads = f", {count} thread{'s' if count > 1 else ''}{' each' if several else ''}"
+    threads = threads if accelerator.device.type == "cpu" else ""
+    precision = accelerator.mixed_precision
+    accelerator.print(
+        f"Training {name}: {number} on {accelerator.device.type}{threads}, precision {precision}.",
+        file=sys.stderr,
+    )
+    # The launcher says where the processes meet, but starts one alone on a CPU unless told how to start more.
+    asked = {"MASTER_ADDR", "ACCELERATE_MIXED_PRECISION"} <= os.environ.keys()
+    if asked and "WORLD_SIZE" not in os.environ and accelerator.num_processes == 1:
+        accelerator.print(
+            "warning: accelerate was asked for several processes and started one. On a CPU, --multi_gpu beside "
+            "--num_processes starts them all, for all its name.",
+            file=sys.stderr,
+        )
+
+
+def on_main(is_main: bool, function: Callable[[], Any]) -> Any:
+    """Run `function` on the main process alone; all get what it returns, or stop where it fails."""
+    return together(function if is_main else lambda: None)[0]
+
+
+def together(function: Callable[[], Any]) -> list[Any]:
+    """Run `function` on every process; what they return, in order, or an error on all if one fails."""
+    answer, failure = None, None
+    try:
+        answer = function()
+    except Exception as error:
+        failure = error
+    told = None if failure is None else (isinstance(failure, UserError), plain(failure))
+    answers = gather_object([(answer, told)])
+    if failure is not None:
+        raise failure
+    for process, (_, problem) in enumerate(answers):
+        if problem is not None:
+            raise UserError(problem[1] if problem[0] else f"Process {process} stopped: {problem[1]}")
+    return [answer for answer, _ in answers]
