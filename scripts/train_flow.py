@@ -42,7 +42,7 @@ def main(config: FlowConfig) -> None:
     optimizers = make_optimizers(unet, config.optimizer, ends=("conv_in", "conv_out", "time_embed", "class_embed"))
     lr_schedulers = make_lr_schedulers(optimizers, config.optimizer, config.num_updates)
     ema = make_ema(unet, config.ema)
-    unet, *optimizers = run.prepare(images, [ema, *lr_schedulers], unet, *optimizers)
+    unet, *optimizers = run.prepare([ema, *lr_schedulers], unet, *optimizers)
     weights = list(unet.parameters())
 
     def make_pipeline() -> FlowPipeline:
@@ -55,7 +55,7 @@ def main(config: FlowConfig) -> None:
         )
 
     # Liu et al. 2023, algorithm 1, with the label dropped now and then (Ho & Salimans 2022, algorithm 1).
-    for x0, labels in run.batches():  # (B, C, H, W) in [-1, 1], (B,)
+    for x0, labels in run.batches(images):  # (B, C, H, W) in [-1, 1], (B,)
         with run.accumulate(unet):
             size = len(x0)
             if config.horizontal_flip:
