@@ -19,7 +19,7 @@ from triptych.config.base import DataConfig
 from triptych.data.sources import load_images
 from triptych.errors import UserError
 from triptych.evaluation import extraction, judges
-from triptych.evaluation.extraction import extract
+from triptych.evaluation.extraction import extract, extract_share
 from triptych.evaluation.judges import Inception, Judge, load_judge
 
 
@@ -98,7 +98,7 @@ def test_there_must_be_images(judge):
 def test_batches_and_shares_make_the_whole(judge):
     images = some_images(11)
     whole = extract(judge, images, batch_size=11)
-    parts = [extract(judge, images, batch_size=2, process_index=i, num_processes=3) for i in range(3)]
+    parts = [extract_share(judge, images, 2, i, 3) for i in range(3)]
     for key, value in whole.items():
         torch.testing.assert_close(torch.cat([part[key] for part in parts]), value)
         assert value.dtype == torch.float32 and not value.requires_grad
