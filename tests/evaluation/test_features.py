@@ -90,6 +90,19 @@ def test_bad_images_are_named(judge, images, says):
         judge(images)
 
 
+@pytest.mark.parametrize("resample", [2, 3])
+@pytest.mark.parametrize("side", [8, 16, 5])
+def test_images_are_prepared_as_the_processor_does(side, resample):
+    """Enlarged, left as they are and made smaller; bytes and floats; every channel by its own numbers."""
+    statistics = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.4]}
+    processor = ViTImageProcessor(size={"height": side, "width": side + 1}, resample=resample, **statistics)
+    prepare = Judge(make_judge().model, processor, "judge").prepare
+    for images in (some_images(), some_images() / 255):
+        settings = {"do_rescale": not images.is_floating_point(), "input_data_format": "channels_first"}
+        expected = processor(list(images), **settings, return_tensors="pt")["pixel_values"]
+        torch.testing.assert_close(prepare(images), expected, atol=1e-5, rtol=0)
+
+
 def test_there_must_be_images(judge):
     with pytest.raises(UserError, match="no images"):
         extract(judge, some_images(0))
