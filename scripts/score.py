@@ -4,7 +4,8 @@
         --data.path uoft-cs/cifar10 --num_images_per_class 1000 --output runs/scores
 
 What is drawn is kept batch by batch in the output folder, so the command can be interrupted and repeated. Beside every
-distance stands its floor: that of as many real training images from the same reference.
+distance stands its floor: that of as many real training images from the same reference. Started by ``accelerate
+launch`` in several processes, each on its accelerator, it shares the drawing and the looking among them.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ import torch
 
 from triptych.config.base import DataConfig
 from triptych.data.sources import load_images
+from triptych.devices import find_device
 from triptych.errors import UserError
 from triptych.evaluation.extraction import extract
 from triptych.evaluation.judges import load_critic
+from triptych.evaluation.processes import join
 from triptych.evaluation.scores import NUMBERS, distances, draw, key_of, recognised
 from triptych.pipelines.schedulers import scheduler_class
 from triptych.pipelines.store import load_pipeline, weights_hash
@@ -40,6 +43,7 @@ def main(
     guidance_interval: tuple[float, float] | None = None,
     scheduler: str | None = None,
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    device: str | None = None,
     batch_size: int = 100,
     num_bootstrap: int = 20,
     seed: int = 0,
@@ -59,6 +63,7 @@ def main(
         guidance_interval: guide only between these noise levels, [0.3,5]; the pipeline's own default if not given.
         scheduler: any diffusers scheduler by name; the pipeline's own if not given.
         dtype: precision of the drawing network.
+        device: cpu, cuda, mps; the best there is if not given.
         batch_size: images drawn at once.
         num_bootstrap: resamplings of the images for the interval of the Frechet distance; 0 = none.
         seed: of the noise and of the resampling.
@@ -67,12 +72,14 @@ def main(
     """
     if num_images_per_class < 1 or batch_size < 1 or num_bootstrap < 0:
         raise UserError("num_images_per_class and batch_size must be at least 1, num_bootstrap 0 or more.")
-    critic = load_critic(judge)
+    processes = join()
+    place = find_device(device)
+    critic = load_critic(judge, place)
     reference = load_images(data)
     train = load_images(replace(data, split=train_split), split_setting="train_split")
     settings = {"source": source, "seed": seed}
     if (Path(source) / "model_index.json").exists() or not Path(source).exists():
-        pipe = load_pipeline(source, torch_dtype=getattr(torch, dtype))
+        pipe = load_pipeline(source, torch_dtype=getattr(torch, dtype)).to(place)
         if "unet" not in pipe.components and "vae" not in pipe.components:
             raise UserError(
                 f"{source} is a {type(pipe).__name__}, which draws nothing. Give a diffusion pipeline or a VAE."
@@ -111,6 +118,8 @@ def main(
     real = extract(critic, reference, cache=cache)
     some = torch.randperm(len(train), generator=keyed_generator("floor", seed))[: len(images)]
     floor = extract(critic, train.__getitems__(some.tolist())["pixels"], cache=cache)
+    if not processes.is_main:
+        return  # what remains is arithmetic, done and written once
     scores = settings | {"judge": critic.name, "judge_fingerprint": critic.fingerprint, "data": data.path}
     scores |= {"reference_split": data.split, "n": len(images)}
     scores |= {"reference_n": len(reference), "floor_split": train_split}

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from triptych.cli import command
 
-import time
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 from tqdm.auto import tqdm
 
 from triptych.config.base import DataConfig, NoiseConfig
+from triptych.devices import find_device, seconds_now
 from triptych.errors import UserError
 from triptych.evaluation import classical
 from triptych.evaluation.judges import Judge, load_judge
@@ -47,6 +47,7 @@ def main(
     num_tuning: int = 200,
     tuning_split: str = "train",
     diffusion_steps: list[int] | None = None,
+    device: str | None = None,
     num_workers: int = 1,
     seed: int = 0,
     output: Path = Path("runs/denoising"),
@@ -70,6 +71,7 @@ def main(
         tuning_split: the split these come from, which must not be the measured one.
         diffusion_steps: of diffusion models, each measured: 1 gives the mean of the clean images that fit, more a
             sample of them; 1 and 25 if not given.
+        device: cpu, cuda, mps; the best there is if not given.
         num_workers: processes for the classical methods.
         seed: of the noise; an image's noise depends on (seed, its index) alone.
         output: folder of the results.
@@ -84,8 +86,9 @@ def main(
     if min(diffusion_steps or [1]) < 1:
         raise UserError(f"diffusion_steps {diffusion_steps} must be 1 or more.")
     # Loaded before anything is measured: a wrong folder is said at once.
-    restorers = load_restorers(models, diffusion_steps or [1, 25], seed)
-    critic = load_judge(judge) if judge else None
+    place = find_device(device)
+    restorers = load_restorers(models, diffusion_steps or [1, 25], seed, place)
+    critic = load_judge(judge, place) if judge else None
     images = load_any(data, any_size, paired)
     tuning_images = cache(lambda: load_any(replace(data, split=tuning_split), any_size, paired))  # only if needed
     count = min(num_images or len(images), len(images))
@@ -110,7 +113,7 @@ def main(
                         restore = classically(name, strength["strength"], pool)
                     else:
                         restore = restorers[name][0] if name in restorers else lambda noisy, _: noisy
-                    measured = measure(test, n, restore, critic, f"{name}, {title}")
+                    measured = measure(test, n, restore, critic, place, f"{name}, {title}")
                     each = {quantity: measured.pop(quantity) for quantity in ("psnr", "ssim")}
                     each["labels"] = [images.label(index) for index in range(n)]
                     row = key | strength | measured | comparison.summarize_each(output, key_of(key), each)
@@ -119,14 +122,16 @@ def main(
     print(*comparison.report(found, images.class_names, output), sep="\n")
 
 
-def measure(test: Spoiled, count: int, restore: Restore, critic: Judge | None, title: str) -> dict:
+def measure(
+    test: Spoiled, count: int, restore: Restore, critic: Judge | None, device: torch.device, title: str
+) -> dict:
     """Scores of each image, seconds an image, and with a `critic` the perceptual and the Frechet distance."""
     each: dict[str, list[float]] = {"psnr": [], "ssim": []}
     seen, seconds = Seen(critic), 0.0
     for clean, noisy in tqdm(test.chunks(count, CHUNK), total=-(-count // CHUNK), desc=title, unit="chunk"):
-        start = time.perf_counter()
+        start = seconds_now(device)
         restored = restore(noisy, test.sigma)
-        seconds += time.perf_counter() - start
+        seconds += seconds_now(device) - start
         for a, b in zip(clean, restored, strict=True):
             each["psnr"].append(float(psnr(a[None], b[None])))
             each["ssim"].append(float(ssim(a[None], b[None])))

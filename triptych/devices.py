@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from pathlib import Path
 
 import torch
@@ -11,13 +12,17 @@ import torch
 from triptych.errors import UserError
 
 
-def find_device(name: str | None) -> torch.device:
-    """The device called `name`, or the best there is.
+def find_device(name: str | torch.device | None = None) -> torch.device:
+    """The device called `name`; without one the accelerator, if there is any, and else the CPU.
+
+    Every script that computes outside training asks here. ``accelerate launch --cpu`` counts as asking for the CPU.
 
     Raises:
         UserError: there is no such device here.
     """
     if not name:
+        if on_cpu_by_request():
+            return torch.device("cpu")
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
         return torch.zeros(1, device=name).device
@@ -26,6 +31,18 @@ def find_device(name: str | None) -> torch.device:
             f"device {name!r} is none that there is here ({' '.join(str(error).split())[:200]}). Leave it out for the "
             f"best one, or say cpu."
         ) from None
+
+
+def on_cpu_by_request() -> bool:
+    """Whether the environment asks for the CPU, as ``accelerate launch --cpu`` makes it."""
+    return os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "y", "on")
+
+
+def seconds_now(device: torch.device) -> float:
+    """A clock to measure what `device` does: it is read when all that was asked of the device is done."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+    return time.perf_counter()
 
 
 def memory_format(device: torch.device) -> torch.memory_format:

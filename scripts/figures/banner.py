@@ -18,6 +18,7 @@ from diffusers import DiffusionPipeline
 
 from triptych.config.base import DataConfig
 from triptych.data.sources import load_images
+from triptych.devices import find_device
 from triptych.errors import UserError
 from triptych.evaluation.latents import decode_grid, prior_plane
 from triptych.evaluation.restorers import Spoiled, make_levels
@@ -41,6 +42,7 @@ def main(
     classes: list[str | int] | str | None = None,
     num_inference_steps: int | None = None,
     guidance_scale: float | None = None,
+    device: str | None = None,
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
@@ -56,6 +58,7 @@ def main(
         classes: five names or ids, separated by commas; the first five if not given.
         num_inference_steps: steps of diffusion; the pipeline's own default if not given.
         guidance_scale: 1 = no guidance; the pipeline's own default if not given.
+        device: cpu, cuda, mps; the best there is if not given.
         seed: of the noise, both on images and before diffusion.
         overwrite: replace a picture that is there already.
     """
@@ -64,8 +67,8 @@ def main(
     if output.exists() and not overwrite:
         raise UserError(f"{output} is there already. Choose another --output, or say --overwrite true.")
     ((_, noise),) = make_levels([sigma], None, False).items()
-    decoder, restorer = load_pipeline(vae, "vae"), load_pipeline(denoiser, "denoiser")
-    sampler = load_pipeline(diffusion, "unet")
+    parts = ((vae, "vae"), (denoiser, "denoiser"), (diffusion, "unet"))
+    decoder, restorer, sampler = (load_pipeline(folder, part).to(find_device(device)) for folder, part in parts)
     sampler.set_progress_bar_config(disable=True)
     if decoder.vae.config.latent_dim != 2:
         raise UserError(f"{vae} has {decoder.vae.config.latent_dim} latent variables; a plane needs a VAE with two.")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from triptych.devices import find_device
 from triptych.figures.images import save_reverse_process
 from triptych.pipelines.sampling import chosen_classes
 from triptych.pipelines.schedulers import scheduler_class
@@ -26,6 +27,7 @@ def main(
     guidance_scale: float | None = None,
     scheduler: str = "DDPMScheduler",
     num_columns: int = 9,
+    device: str | None = None,
     seed: int = 0,
 ) -> None:
     """Draw sampling step by step.
@@ -38,9 +40,10 @@ def main(
         guidance_scale: 1 = no guidance; the pipeline's own default if not given.
         scheduler: any diffusers scheduler by name; DDPM is the paper's reverse process.
         num_columns: how many of the steps to show, evenly spaced.
+        device: cpu, cuda, mps; the best there is if not given.
         seed: of the noise.
     """
-    pipe = load_pipeline(pipeline, "unet")
+    pipe = load_pipeline(pipeline, "unet").to(find_device(device))
     pipe.scheduler = scheduler_class(scheduler).from_config(pipe.scheduler.config)
     ids = chosen_classes(pipe, classes) if classes is not None else chosen_classes(pipe, None)[:4]
     result = pipe(

@@ -14,6 +14,7 @@ import torch
 
 from triptych.config.base import DataConfig
 from triptych.data.sources import load_images
+from triptych.devices import find_device
 from triptych.errors import UserError
 from triptych.evaluation.latents import decode_grid, encode_means, prior_plane, project, sample_images
 from triptych.figures.charts import save_curves, save_latent_space
@@ -33,6 +34,7 @@ def main(
     perplexity: float = 30.0,
     plane_side: int = 20,
     columns: int = 10,
+    device: str | None = None,
     seed: int = 0,
 ) -> None:
     """Draw what a VAE has learned.
@@ -45,9 +47,10 @@ def main(
         perplexity: of t-SNE (van der Maaten & Hinton 2008), which is used for more than two dimensions.
         plane_side: the plane of two latent dimensions is decoded at plane_side x plane_side quantiles of the prior.
         columns: pictures in a row of the other figures.
+        device: cpu, cuda, mps; the best there is if not given.
         seed: of the samples.
     """
-    pipe = load_pipeline(pipeline, "vae")
+    pipe = load_pipeline(pipeline, "vae").to(find_device(device))
     images = load_images(data, need_labels=True)
     count, latent_dim = min(num_images, len(images)), pipe.vae.config.latent_dim
     if latent_dim > 2 and not 0 < perplexity < count:

@@ -16,6 +16,7 @@ import torch
 
 from triptych.config.base import DataConfig
 from triptych.data.sources import load_images
+from triptych.devices import find_device
 from triptych.errors import UserError
 from triptych.evaluation.latents import decode_grid, encode_means, prior_plane, sample_images
 from triptych.figures.charts import save_latent_planes
@@ -31,6 +32,7 @@ def main(
     num_images: int = 3000,
     plane_side: int = 16,
     samples_side: int = 10,
+    device: str | None = None,
     seed: int = 0,
 ) -> None:
     """Compare a VAE with a plain autoencoder.
@@ -43,9 +45,11 @@ def main(
         num_images: size of the random sample of images that are encoded (all, if there are fewer).
         plane_side: the plane is decoded at plane_side x plane_side quantiles of the prior.
         samples_side: samples_side x samples_side images are decoded from the prior.
+        device: cpu, cuda, mps; the best there is if not given.
         seed: of the sample and of the prior's draws, which both models share.
     """
-    pipes = {f"VAE: {vae}": load_pipeline(vae, "vae"), f"autoencoder: {autoencoder}": load_pipeline(autoencoder, "vae")}
+    folders = {f"VAE: {vae}": vae, f"autoencoder: {autoencoder}": autoencoder}
+    pipes = {name: load_pipeline(folder, "vae").to(find_device(device)) for name, folder in folders.items()}
     for (name, pipe), variational in zip(pipes.items(), (True, False), strict=True):
         if pipe.vae.config.latent_dim != 2:
             raise UserError(f"{name} has {pipe.vae.config.latent_dim} latent variables; a plane needs two.")

@@ -31,6 +31,7 @@ def main(
     baseline: str | None = None,
     output: Path = Path("runs/gan_sweep"),
     data_path: str | None = None,
+    device: str | None = None,
     train_flags: list[str] | None = None,
     score_flags: list[str] | None = None,
 ) -> None:
@@ -44,6 +45,7 @@ def main(
         baseline: folder of the regression's pipeline: measured with the others, and what each generator starts from.
         output: folder of the runs (weight<w>_seed<seed>), of health.md and of the measurements.
         data_path: where the images come from, if not from where the config says.
+        device: cpu, cuda, mps; the best there is if not given.
         train_flags: more flags for scripts/train_gan.py, such as '[--num_updates, "100"]'.
         score_flags: more flags for scripts/score_denoiser.py, such as '[--judge, runs/classifier_cifar10/classifier]'.
     """
@@ -62,9 +64,8 @@ def main(
     print(f"\n{text}\n{output / 'health.md'}")
     named = ",".join(f"{name}={folder}" for name, folder in models.items())
     trained_on = read_yaml(next(iter(runs.values())) / "config.yaml")["data"]["path"]
-    stages.run(
-        "score_denoiser.py", "--models", named, "--data.path", trained_on, "--output", output, *(score_flags or [])
-    )
+    settings = ["--models", named, "--data.path", trained_on, "--output", output, *stages.on(device)]
+    stages.run("score_denoiser.py", *settings, *(score_flags or []))
 
 
 def health(runs: dict[str, Path]) -> str:

@@ -39,6 +39,7 @@ def main(
     output: Path = Path("runs/vae_comparison"),
     data_path: str | None = None,
     num_importance_samples: int = 500,
+    device: str | None = None,
     train_flags: list[str] | None = None,
     score_flags: list[str] | None = None,
 ) -> None:
@@ -52,6 +53,7 @@ def main(
         output: folder of the runs (z<size>_seed<seed>), comparison.json, comparison.md and comparison.png.
         data_path: where the images come from, if not from where the config says.
         num_importance_samples: k of the importance-weighted bound.
+        device: cpu, cuda, mps; the best there is if not given.
         train_flags: more flags for scripts/train_vae.py, such as '[--num_updates, "100"]'.
         score_flags: more flags for scripts/score_vae.py, such as '[--dtype, bfloat16]'.
     """
@@ -64,7 +66,7 @@ def main(
             if not (run / "scores.json").exists():
                 trained_on = ["--data.path", read_yaml(run / "config.yaml")["data"]["path"]]
                 k = ["--num_importance_samples", num_importance_samples]
-                stages.run("score_vae.py", run / "pipeline", *trained_on, *k, *(score_flags or []))
+                stages.run("score_vae.py", run / "pipeline", *trained_on, *k, *stages.on(device), *(score_flags or []))
             results.setdefault(latent_dim, []).append(json.loads((run / "scores.json").read_text()))
 
     table = {d: {key: [s[key] for s in scores if key in s] for key in COLUMNS} for d, scores in results.items()}

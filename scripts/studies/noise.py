@@ -49,6 +49,7 @@ def main(
     seed: int = 0,
     output: Path = Path("runs/noise_study"),
     data_path: str | None = None,
+    device: str | None = None,
     train_flags: list[str] | None = None,
     score_flags: list[str] | None = None,
 ) -> None:
@@ -64,6 +65,7 @@ def main(
         seed: of training and of drawing.
         output: folder of the runs, of table.md and of the chart.
         data_path: where the images come from, if not from where the config says.
+        device: cpu, cuda, mps; the best there is if not given.
         train_flags: more flags for scripts/train_diffusion.py, such as '[--batch_size, "16"]'.
         score_flags: more flags for scripts/score.py, such as '[--guidance_scale, "2"]'.
     """
@@ -73,7 +75,7 @@ def main(
         raise UserError(f"variants: {unknown or 'none'} is not among: {'; '.join(VARIANTS)}.")
     data = ["--data.path", data_path] if data_path else []
     # loaded here too, so that a judge that cannot be had is said before hours of training, and another one scores anew
-    scored_by = {"judge_fingerprint": load_critic(judge).fingerprint, "score_flags": score_flags or []}
+    scored_by = {"judge_fingerprint": load_critic(judge, device).fingerprint, "score_flags": score_flags or []}
     scored_by |= {"seed": seed, "num_images_per_class": num_images_per_class}
     found = {}
     for title in titles:
@@ -88,7 +90,7 @@ def main(
             trained_on = read_yaml(run / "config.yaml")["data"]["path"]
             settings = ["--judge", judge, "--data.path", trained_on, "--data.split", "test", "--seed", seed]
             settings += ["--num_images_per_class", num_images_per_class, "--output", run]
-            settings += ["--features", output / "features"]  # of the real images, the same for all
+            settings += ["--features", output / "features", *stages.on(device)]  # of the real images, the same for all
             stages.run("score.py", run / "pipeline", *settings, *(score_flags or []))
             scores = json.loads(path.read_text()) | {"score_flags": scored_by["score_flags"]}  # the rest it says itself
             path.write_text(json.dumps(scores, indent=2) + "\n")

@@ -23,6 +23,7 @@ from diffusers import DiffusionPipeline
 from triptych.config.base import DataConfig
 from triptych.data.image_set import to_images
 from triptych.data.sources import load_images
+from triptych.devices import find_device
 from triptych.errors import UserError
 from triptych.evaluation.extraction import extract
 from triptych.evaluation.judges import load_critic
@@ -49,6 +50,7 @@ def main(
     num_bootstrap: int = 100,
     batch_size: int = 100,
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    device: str | None = None,
     seed: int = 0,
     output: Path = Path("runs/recipes"),
 ) -> None:
@@ -67,6 +69,7 @@ def main(
         num_bootstrap: resamplings of the images for the intervals.
         batch_size: images at once.
         dtype: precision of the drawing networks.
+        device: cpu, cuda, mps; the best there is if not given.
         seed: of all noise and resampling.
         output: folder of rows.jsonl, table.md and the chart.
     """
@@ -76,7 +79,8 @@ def main(
             "There must be at least one pipeline, image of each class, image to denoise and image at once, and two "
             "resamplings (num_bootstrap)."
         )
-    critic = load_critic(judge)
+    place = find_device(device)
+    critic = load_critic(judge, place)
     images = load_images(data, need_labels=True)
     real = extract(critic, images, cache=output / "features")
     held_out = images.__getitems__(range(min(num_denoised, len(images))))
@@ -84,7 +88,7 @@ def main(
     given |= {"num_inference_steps": num_inference_steps}
     rows, found, features = Rows(output / "rows.jsonl"), {}, {}
     for name, folder in folders.items():
-        pipe = load_pipeline(folder, "unet", torch_dtype=getattr(torch, dtype))
+        pipe = load_pipeline(folder, "unet", torch_dtype=getattr(torch, dtype)).to(place)
         if pipe.class_names != images.class_names or pipe.image_shape[0] != images.channels:
             raise UserError(
                 f"{folder} draws {len(pipe.class_names)} classes of {pipe.image_shape[0]} channels; {data.path} has "

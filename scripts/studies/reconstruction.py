@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from triptych.config.base import DataConfig
 from triptych.data.image_set import ImageSet, to_images, to_unit_interval
 from triptych.data.sources import load_images
+from triptych.devices import find_device
 from triptych.errors import UserError
 from triptych.evaluation.judges import Judge, load_judge
 from triptych.evaluation.scores import load_metric
@@ -51,6 +52,7 @@ def main(
     num_images_per_class: int = 50,
     batch_size: int = 100,
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    device: str | None = None,
     seed: int = 0,
     output: Path = Path("runs/reconstruction"),
 ) -> None:
@@ -67,13 +69,15 @@ def main(
         num_images_per_class: images of each class.
         batch_size: images at once.
         dtype: precision of the network.
+        device: cpu, cuda, mps; the best there is if not given.
         seed: of the noise; an image's is the same at every t.
         output: folder of rows.jsonl, table.md and the figures.
     """
     if num_images_per_class < 1 or batch_size < 1:
         raise UserError("num_images_per_class and batch_size must be at least 1.")
-    critic = load_judge(judge)
-    pipe = load_pipeline(pipeline, "unet", torch_dtype=getattr(torch, dtype))
+    place = find_device(device)
+    critic = load_judge(judge, place)
+    pipe = load_pipeline(pipeline, "unet", torch_dtype=getattr(torch, dtype)).to(place)
     pipe.scheduler = scheduler_class(scheduler).from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
     last = pipe.scheduler.config.num_train_timesteps - 1

@@ -25,6 +25,7 @@ import torch
 
 from triptych.config.base import DataConfig
 from triptych.data.sources import load_images
+from triptych.devices import find_device
 from triptych.errors import UserError
 from triptych.evaluation.extraction import extract
 from triptych.evaluation.judges import load_critic
@@ -50,6 +51,7 @@ def main(
     batch_size: int = 100,
     num_bootstrap: int = 20,
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    device: str | None = None,
     seed: int = 0,
     output: Path = Path("runs/sampling"),
 ) -> None:
@@ -66,6 +68,7 @@ def main(
         batch_size: images drawn at once.
         num_bootstrap: resamplings of the images for the interval of the Frechet distance; 0 = none.
         dtype: precision of the drawing network.
+        device: cpu, cuda, mps; the best there is if not given.
         seed: of the noise, the same for every row.
         output: folder of rows.jsonl, table.md and the charts.
     """
@@ -77,8 +80,9 @@ def main(
             "schedulers must name one at least; num_inference_steps, num_images_per_class and batch_size must be at "
             "least 1, guidance_scales 0 or more."
         )
-    critic = load_critic(judge)
-    pipe = load_pipeline(pipeline, "unet", torch_dtype=getattr(torch, dtype))
+    place = find_device(device)
+    critic = load_critic(judge, place)
+    pipe = load_pipeline(pipeline, "unet", torch_dtype=getattr(torch, dtype)).to(place)
     trained = pipe.scheduler.config
     real = extract(critic, load_images(data), cache=output / "features")
     rows = Rows(output / "rows.jsonl")

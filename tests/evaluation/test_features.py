@@ -19,7 +19,7 @@ from triptych.config.base import DataConfig
 from triptych.data.sources import load_images
 from triptych.errors import UserError
 from triptych.evaluation import extraction, judges
-from triptych.evaluation.extraction import extract
+from triptych.evaluation.extraction import extract, extract_share
 from triptych.evaluation.judges import Inception, Judge, load_judge
 
 
@@ -90,6 +90,19 @@ def test_bad_images_are_named(judge, images, says):
         judge(images)
 
 
+@pytest.mark.parametrize("resample", [2, 3])
+@pytest.mark.parametrize("side", [8, 16, 5])
+def test_images_are_prepared_as_the_processor_does(side, resample):
+    """Enlarged, left as they are and made smaller; bytes and floats; every channel by its own numbers."""
+    statistics = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.4]}
+    processor = ViTImageProcessor(size={"height": side, "width": side + 1}, resample=resample, **statistics)
+    prepare = Judge(make_judge().model, processor, "judge").prepare
+    for images in (some_images(), some_images() / 255):
+        settings = {"do_rescale": not images.is_floating_point(), "input_data_format": "channels_first"}
+        expected = processor(list(images), **settings, return_tensors="pt")["pixel_values"]
+        torch.testing.assert_close(prepare(images), expected, atol=1e-5, rtol=0)
+
+
 def test_there_must_be_images(judge):
     with pytest.raises(UserError, match="no images"):
         extract(judge, some_images(0))
@@ -98,7 +111,7 @@ def test_there_must_be_images(judge):
 def test_batches_and_shares_make_the_whole(judge):
     images = some_images(11)
     whole = extract(judge, images, batch_size=11)
-    parts = [extract(judge, images, batch_size=2, process_index=i, num_processes=3) for i in range(3)]
+    parts = [extract_share(judge, images, 2, i, 3) for i in range(3)]
     for key, value in whole.items():
         torch.testing.assert_close(torch.cat([part[key] for part in parts]), value)
         assert value.dtype == torch.float32 and not value.requires_grad

@@ -75,7 +75,7 @@ def test_two_pipelines_in_one_table(tmp_path, monkeypatch):
         return {"features": small, "logits": small}
 
     judge.name, judge.fingerprint = "features of a stand-in", "0"
-    monkeypatch.setattr(recipes, "load_critic", lambda _: judge)
+    monkeypatch.setattr(recipes, "load_critic", lambda *_: judge)
     few = make_diffusion(channels=1)
     few.save_pretrained("few")
     unet = UNet2DModel.from_config(few.unet.config, num_class_embeds=11)

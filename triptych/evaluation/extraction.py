@@ -15,6 +15,7 @@ import torch
 
 from triptych.data.image_set import ImageSet
 from triptych.errors import UserError
+from triptych.evaluation.processes import join
 
 
 class Extractor(Protocol):
@@ -27,17 +28,11 @@ class Extractor(Protocol):
 
 
 def extract(
-    extractor: Extractor,
-    images: torch.Tensor | ImageSet,
-    batch_size: int = 250,
-    cache: Path | None = None,
-    process_index: int = 0,
-    num_processes: int = 1,
+    extractor: Extractor, images: torch.Tensor | ImageSet, batch_size: int = 250, cache: Path | None = None
 ) -> dict[str, torch.Tensor]:
     """What `extractor` says of all `images`, on the CPU: features, (N, D), and logits, (N, K).
 
-    Several processes take a run of the images each; their answers laid end to end are the whole, which
-    ``accelerate.utils.gather_object([extract(...)])`` brings together.
+    Processes of one ``accelerate launch`` must all call it: each looks at a share of the images, and all get the whole.
 
     Args:
         extractor: :class:`Judge`, :class:`Inception`, or what behaves like them.
@@ -45,35 +40,41 @@ def extract(
         batch_size: images at once.
         cache: a folder to keep the answer in and look for it first; its name there is a hash of the pixels and the
             weights, so that other images or other weights never find it. None = keep nothing.
-        process_index, num_processes: which share of the images.
 
     Raises:
-        UserError: there are no images, or none the extractor takes.
+        UserError: there are no images, fewer than processes, or none the extractor takes.
     """
-    share = range(len(images) * process_index // num_processes, len(images) * (process_index + 1) // num_processes)
-    if not share:
-        raise UserError(f"There are no images to look at: {len(images)} for {num_processes} processes.")
-
-    def batches() -> Iterator[torch.Tensor]:
-        for first in range(share.start, share.stop, batch_size):
-            some = range(first, min(first + batch_size, share.stop))
-            yield images[some.start : some.stop] if isinstance(images, torch.Tensor) else _pixels(images, some)
-
+    processes = join()
+    if len(images) < processes.count:
+        raise UserError(f"There are no images to look at: {len(images)} for {processes.count} processes.")
     path = None
     if cache is not None:
-        path = Path(cache) / f"{content_key(extractor, batches())}.npz"
+        path = Path(cache) / f"{content_key(extractor, batches(images, range(len(images)), batch_size))}.npz"
         found = read_cache(path)
         if found is not None:
             return found
-    answers = [{key: value.float().cpu() for key, value in extractor(batch).items()} for batch in batches()]
-    joined = {key: torch.cat([answer[key] for answer in answers]) for key in answers[0]}
-    if path is not None:
+    parts = processes.gather(extract_share(extractor, images, batch_size, processes.index, processes.count))
+    joined = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+    if path is not None and processes.is_main:
         write_cache(path, joined)
     return joined
 
 
-def _pixels(images: ImageSet, indices: range) -> torch.Tensor:
-    return images.__getitems__(indices)["pixels"]
+def extract_share(
+    extractor: Extractor, images: torch.Tensor | ImageSet, batch_size: int, process_index: int, num_processes: int
+) -> dict[str, torch.Tensor]:
+    """What `extractor` says of one process's share of `images`; the shares of all, laid end to end, are the whole."""
+    share = range(len(images) * process_index // num_processes, len(images) * (process_index + 1) // num_processes)
+    answers = [extractor(batch) for batch in batches(images, share, batch_size)]
+    return {key: torch.cat([answer[key].float().cpu() for answer in answers]) for key in answers[0]}
+
+
+def batches(images: torch.Tensor | ImageSet, indices: range, batch_size: int) -> Iterator[torch.Tensor]:
+    """The pixels of the images at `indices`, `batch_size` at a time: (B, C, H, W) each."""
+    for first in range(indices.start, indices.stop, batch_size):
+        part = range(first, min(first + batch_size, indices.stop))
+        is_tensor = isinstance(images, torch.Tensor)
+        yield images[part.start : part.stop] if is_tensor else images.__getitems__(part)["pixels"]
 
 
 def content_key(extractor: Extractor, batches: Iterable[torch.Tensor]) -> str:

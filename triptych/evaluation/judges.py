@@ -12,16 +12,28 @@ from typing import Any
 
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-from transformers import AutoImageProcessor, AutoModelForImageClassification, BaseImageProcessor, PreTrainedModel
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    BaseImageProcessor,
+    PreTrainedModel,
+    ViTImageProcessor,
+)
 
+from triptych.devices import find_device
 from triptych.errors import UserError
+
+RESAMPLING = {2: InterpolationMode.BILINEAR, 3: InterpolationMode.BICUBIC}  # by Pillow's numbers, which processors keep
 
 
 class Judge:
     """A ``transformers`` image classifier as an extractor: pooled features before its head, and logits.
 
     Args:
-        model, processor: the classifier, which is used where it is and in evaluation mode, and its image processor.
+        model, processor: the classifier, which is used on the device it is on and in evaluation mode, and its image
+            processor.
         name: what results made with it are called after.
 
     Attributes:
@@ -35,18 +47,21 @@ class Judge:
 
     @torch.no_grad()
     def __call__(self, images: torch.Tensor, feature_maps: bool = False) -> dict[str, Any]:
-        """(B, C, H, W) -> features, (B, D), logits, (B, K), and if asked what :meth:`feature_maps` gives."""
+        """(B, C, H, W) -> features, (B, D), and logits, (B, K), on the CPU.
+
+        Where `feature_maps` is true, what :meth:`feature_maps` gives is among them.
+        """
         seen: list[torch.Tensor] = []
         hook = self.model.classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten(1)))
         try:
             answer = self.model(self.prepare(images), output_hidden_states=feature_maps)
         finally:
             hook.remove()
-        found = {"features": seen[0], "logits": answer.logits}
+        found = {"features": seen[0].cpu(), "logits": answer.logits.cpu()}
         return found | {"feature_maps": list(answer.hidden_states)} if feature_maps else found
 
     def feature_maps(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """(B, C, H, W) -> the maps after the stem and after each stage, list of (B, C', H', W')."""
+        """(B, C, H, W) -> the maps after the stem and after each stage, (B, C', H', W'), on the model's device."""
         return list(self.model(self.prepare(images), output_hidden_states=True).hidden_states)
 
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
@@ -57,20 +72,38 @@ class Judge:
             images = images.expand(-1, channels, -1, -1)
         if images.shape[1] != channels:
             raise UserError(f"{self.name}: the classifier sees {channels} channels, the images have {images.shape[1]}.")
-        how = {"do_rescale": not images.is_floating_point(), "input_data_format": "channels_first"}
-        pixels = self.processor(list(images.to(self.model.device)), **how, return_tensors="pt")["pixel_values"]
+        images = images.to(self.model.device)
+        if type(self.processor) is ViTImageProcessor and self.processor.resample in RESAMPLING:
+            pixels = resize_and_normalize(images, self.processor)
+        else:
+            settings = {"do_rescale": not images.is_floating_point(), "input_data_format": "channels_first"}
+            pixels = self.processor(list(images), **settings, return_tensors="pt")["pixel_values"]
         return pixels.to(self.model.dtype)
 
 
-def load_judge(folder: str | Path, device: torch.device | str = "cpu") -> Judge:
+def resize_and_normalize(images: torch.Tensor, processor: ViTImageProcessor) -> torch.Tensor:
+    """What `processor` makes of a batch, (B, C, H, W), at once: itself it goes image by image, in three times the time.
+
+    That kind of processor does no more than the three steps here, and is what scripts/train_classifier.py saves.
+    """
+    if processor.do_resize:
+        side = [processor.size["height"], processor.size["width"]]
+        images = F.resize(images, side, interpolation=RESAMPLING[processor.resample], antialias=True)
+    if not images.is_floating_point():
+        images = images * processor.rescale_factor if processor.do_rescale else images.float()
+    return F.normalize(images, processor.image_mean, processor.image_std) if processor.do_normalize else images
+
+
+def load_judge(folder: str | Path, device: torch.device | str | None = None) -> Judge:
     """The classifier that ``scripts/train_classifier.py`` saved, or any of that library, also by Hub id.
 
-    Its name is "features of" the folder, or of the run the folder lies in.
+    Its name is "features of" the folder, or of the run the folder lies in. It computes on `device`, or the best there
+    is (:func:`triptych.devices.find_device`).
 
     Raises:
-        UserError: there is no image classifier there.
+        UserError: there is no image classifier there, or no such device here.
     """
-    path = Path(folder)
+    device, path = find_device(device), Path(folder)
     inside = path / "classifier"
     if path.exists() and not (path / "config.json").exists():
         hint = f" Did you mean {inside}?" if (inside / "config.json").exists() else ""
@@ -89,9 +122,9 @@ def load_judge(folder: str | Path, device: torch.device | str = "cpu") -> Judge:
     )
 
 
-def load_critic(name: str) -> Judge | Inception:
+def load_critic(name: str, device: torch.device | str | None = None) -> Judge | Inception:
     """What looks at images: "inception", or else the folder or Hub id of a classifier (:func:`load_judge`)."""
-    return Inception() if name == "inception" else load_judge(name)
+    return Inception(device=device) if name == "inception" else load_judge(name, device)
 
 
 class Inception:
@@ -99,15 +132,16 @@ class Inception:
 
     Args:
         weights: torch-fidelity's weights file; downloaded from its releases if not given.
-        device: where it computes; images are moved there.
+        device: where it computes, the best there is if not given; images are moved there.
 
     Raises:
-        UserError: the weights are not there and can't be had.
+        UserError: the weights are not there and can't be had, or there is no such device here.
     """
 
     name = "inception-v3-compat"  # torch-fidelity's own name for it; the metrics know it
 
-    def __init__(self, weights: str | Path | None = None, device: torch.device | str = "cpu"):
+    def __init__(self, weights: str | Path | None = None, device: torch.device | str | None = None):
+        self.device = find_device(device)
         wanted = ["2048", "logits_unbiased"]
         path = None if weights is None else str(weights)
         try:
@@ -120,18 +154,17 @@ class Inception:
                 f"(triptych.evaluation.judges.load_judge), whose Frechet distance is called by that name, or give the "
                 f"file weights-inception-2015-12-05-6726825d.pth of torch-fidelity's releases."
             ) from error
-        self.network = network.to(device)
-        self.device = torch.device(device)
+        self.network = network.to(self.device)
         self.fingerprint = fingerprint(network, self.name)
 
     @torch.no_grad()
     def __call__(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """(B, C, H, W) -> features, (B, 2048), and logits without their bias, (B, 1008)."""
+        """(B, C, H, W) -> features, (B, 2048), and logits without their bias, (B, 1008), on the CPU."""
         check_images(images)
         if images.is_floating_point():  # the network was published for 8 bits
             images = (images * 255).round().to(torch.uint8)
         features, logits = self.network(images.expand(-1, 3, -1, -1).to(self.device))
-        return {"features": features, "logits": logits}
+        return {"features": features.cpu(), "logits": logits.cpu()}
 
 
 def check_images(images: torch.Tensor) -> None:

@@ -26,7 +26,7 @@ def encode_means(pipe: DiffusionPipeline, pixels: torch.Tensor, name: str) -> np
         UserError: the images are not such as the VAE, which the message calls `name`, takes.
     """
     try:
-        return torch.cat([pipe.encode(part)[0] for part in pixels.split(500)]).numpy()
+        return torch.cat([pipe.encode(part)[0].cpu() for part in pixels.split(500)]).numpy()
     except ValueError as error:
         raise UserError(f"{name}: {error}") from None
 

@@ -22,6 +22,7 @@ from triptych.data.degradations import degrade_by_index
 from triptych.data.image_set import ImageSet, to_unit_interval
 from triptych.data.photos import load_photos
 from triptych.data.sources import load_images
+from triptych.devices import find_device
 from triptych.errors import UserError
 from triptych.evaluation import classical
 from triptych.pipelines.store import load_pipeline, weights_hash
@@ -83,7 +84,7 @@ def as_arrays(images: Sequence[torch.Tensor]) -> list[np.ndarray]:
 
 
 def load_restorers(
-    models: str, diffusion_steps: Sequence[int] = (25,), seed: int = 0
+    models: str, diffusion_steps: Sequence[int] = (25,), seed: int = 0, device: str | torch.device | None = None
 ) -> dict[str, tuple[Restore, dict]]:
     """Saved pipelines as restorers: denoisers; VAEs, for which restoring is reconstructing; and diffusion pipelines.
 
@@ -93,6 +94,7 @@ def load_restorers(
             that fit, more where the scheduler it was saved with leads from there. Each number makes a restorer of its
             own.
         seed: of what the scheduler draws, if it draws.
+        device: where they compute, the best there is if not given; images come and go on the CPU.
 
     Returns:
         By name ("b, 25 steps" for diffusion): a restorer, and what its measurements are known by.
@@ -102,7 +104,7 @@ def load_restorers(
     """
     restorers: dict[str, tuple[Restore, dict]] = {}
     for name, folder in named_folders(models, "models", taken=("noisy", *classical.METHODS)).items():
-        pipe, known_by = load_pipeline(folder), {"weights": weights_hash(folder)}
+        pipe, known_by = load_pipeline(folder).to(find_device(device)), {"weights": weights_hash(folder)}
         if "unet" in pipe.components:
             for steps in diffusion_steps:
                 title = f"{name}, {steps} step" + "s" * (steps > 1)

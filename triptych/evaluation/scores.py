@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
-import time
 from pathlib import Path
 
 import evaluate
@@ -14,8 +13,10 @@ import torch
 from diffusers import DiffusionPipeline
 from tqdm.auto import tqdm
 
+from triptych.devices import seconds_now
 from triptych.errors import UserError
 from triptych.evaluation.extraction import Extractor
+from triptych.evaluation.processes import join
 from triptych.evaluation.statistics import mean_and_interval
 from triptych.paths import project_path
 from triptych.seeds import image_generators
@@ -28,10 +29,11 @@ def draw(
 ) -> tuple[torch.Tensor, torch.Tensor | None, float]:
     """Draw images and keep them batch by batch in `folder`, where those of an earlier, interrupted call are found.
 
-    An image of a class-conditional pipeline is a function of (seed, its class, its number) alone.
+    An image of a class-conditional pipeline is a function of (seed, its class, its number) alone. Processes of one
+    ``accelerate launch`` must all call it: they take turns with the batches, and all get the whole.
 
     Args:
-        pipe: a class-conditional pipeline, or a VAE's, which has no classes and draws from the prior.
+        pipe: a class-conditional pipeline, or a VAE's, which has no classes and draws from the prior; on its device.
         how: arguments of the pipeline's call.
         per_class: images of each class; without classes ten times as many in all.
         batch_size: images at once.
@@ -43,25 +45,30 @@ def draw(
     """
     if per_class < 1 or batch_size < 1:
         raise UserError("num_images_per_class and batch_size must be at least 1.")
-    pipe.to("cuda" if torch.cuda.is_available() else "cpu")
+    processes = join()
     pipe.set_progress_bar_config(disable=True)
     names = getattr(pipe, "class_names", None)
     order = [(c, k) for k in range(per_class) for c in range(len(names) if names else 10)]
     folder.mkdir(parents=True, exist_ok=True)
-    parts, seconds = [], []
-    for first in tqdm(range(0, len(order), batch_size), desc="drawing", unit="batch"):
+    batches = {}
+    for first in range(0, len(order), batch_size):
         batch = order[first : first + batch_size]
-        path = folder / f"{first:08d}_{len(batch)}.npz"
+        batches[folder / f"{first:08d}_{len(batch)}.npz"] = batch
+    mine = list(batches.items())[processes.index :: processes.count]
+    for path, batch in tqdm(mine, desc="drawing", unit="batch", disable=not processes.is_main):
         if not path.exists():
-            start, generators = time.perf_counter(), image_generators(seed, batch)
+            start, generators = seconds_now(pipe.device), image_generators(seed, batch)
             if names:
                 drawn = pipe([c for c, _ in batch], generator=generators, output_type="np", **how).images
             else:  # of the prior; one generator for the batch
                 drawn = pipe(len(batch), generator=generators[0], output_type="np").images
             pixels = (drawn * 255).round().astype(np.uint8).transpose(0, 3, 1, 2)
             partial = path.with_suffix(".partial.npz")
-            np.savez(partial, pixels=pixels, seconds=time.perf_counter() - start)
+            np.savez(partial, pixels=pixels, seconds=seconds_now(pipe.device) - start)
             partial.replace(path)
+    processes.wait()
+    parts, seconds = [], []
+    for path, batch in batches.items():
         with np.load(path) as kept:
             parts.append(torch.from_numpy(kept["pixels"]))
             seconds.append(float(kept["seconds"]) / len(batch))

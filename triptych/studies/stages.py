@@ -54,6 +54,11 @@ def train_once(script: str, experiment: Path, output: Path, name: str, *flags: o
     return run_folder
 
 
+def on(device: str | None) -> list[str]:
+    """The flags that make a script compute on `device`; none for the best there is."""
+    return ["--device", device] if device else []
+
+
 def _call(*arguments: object) -> None:
     done = subprocess.run([sys.executable, *map(str, arguments)])
     if done.returncode:

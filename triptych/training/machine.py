@@ -61,6 +61,13 @@ def git_commit() -> str | None:
         return None
 
 
-def peak_memory_mb() -> float:
-    """Largest resident memory of this process so far (ru_maxrss is in KiB on Linux, in bytes on macOS)."""
+def peak_memory_mb(device: torch.device | None = None) -> float:
+    """The most memory taken so far where the computing is done, in MB (2^20 bytes).
+
+    On an accelerator with memory of its own that of this process's tensors; on a CPU, on Apple's chips, whose memory is
+    shared, and without a device the resident memory of this process.
+    """
+    if device is not None and device.type not in ("cpu", "mps"):
+        return torch.accelerator.max_memory_allocated(device) / 2**20
+    # ru_maxrss is in KiB on Linux, in bytes on macOS
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

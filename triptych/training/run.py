@@ -230,7 +230,8 @@ class Run(Draws, Resumable):
         means = self._log.take_means()
         now, previous = time.perf_counter(), (self.update - 1) // self.config.run.log_every * self.config.run.log_every
         speed = self._images_in(self.update - previous) / (now - self._logged_at)
-        timing = {"seconds": self.seconds, "images_per_second": speed, "peak_memory_mb": machine.peak_memory_mb()}
+        timing = {"seconds": self.seconds, "images_per_second": speed}
+        timing["peak_memory_mb"] = machine.peak_memory_mb(self.device)
         self._logged_at = now
         self._log.write(
             {"update": self.update, "images_seen": self.images_seen, **means}, {"update": self.update, **timing}

@@ -1,0 +1,49 @@
+"""The processes of ``accelerate launch``, among which drawing and looking at images is shared."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+
+from triptych.devices import on_cpu_by_request
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among `count` that were launched together, each on a device of its own where there are several."""
+
+    index: int = 0
+    count: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the one that writes and prints."""
+        return self.index == 0
+
+    def gather(self, value: T) -> list[T]:
+        """The `value` of every process, in their order; all must call it."""
+        return gather_object([value]) if self.count > 1 else [value]
+
+    def wait(self) -> None:
+        """Go on when all have come here."""
+        if self.count > 1:
+            PartialState().wait_for_everyone()
+
+
+def join() -> Processes:
+    """Join the processes that were launched together; without a launcher there is this one alone.
+
+    To be called before a device is chosen: it makes this process's own accelerator the current one.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return Processes()
+    # accelerate joins several CPU processes (gloo) only when told that it is on a CPU
+    state = PartialState(cpu=on_cpu_by_request() or not torch.accelerator.is_available())
+    return Processes(state.process_index, state.num_processes)
