@@ -1,21 +1,14 @@
 """Class-conditional image diffusion: ask for a class, get its images.
 
-Self-contained: this file is saved beside the weights and is what ``DiffusionPipeline.from_pretrained`` runs, here
-or on the Hub.
+Saved beside the weights in one file with what it imports from here (saving.py), which is what
+``DiffusionPipeline.from_pretrained`` runs, here or on the Hub.
 """
 
 from __future__ import annotations
 
-import functools
-import inspect
-import itertools
-import json
 import math
-import operator
-import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +16,20 @@ from diffusers import DDPMScheduler, DiffusionPipeline, UNet2DModel
 from diffusers.schedulers import SchedulerMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
+
+from .arguments import (
+    also_called,
+    at_least_1,
+    check_floats,
+    check_generators,
+    check_output_type,
+    class_ids,
+    ends,
+    finite,
+)
+from .posterior import RestoresFromPosterior
+from .saving import CarriesCode, carried
+from .schedulers import FITTING, alpha_bar, check_fit, predicted_x0, set_timesteps, step_arguments
 
 
 @dataclass
@@ -45,25 +52,7 @@ class ClassConditionalOutput(BaseOutput):
     predicted_images: torch.Tensor | None = None
 
 
-def also_called(**names: str) -> Callable:
-    """Let a call take arguments by the names they have in diffusers' own pipelines: ``theirs="ours"``."""
-
-    def decorate(call: Callable) -> Callable:
-        @functools.wraps(call)
-        def renamed(self, *args, **kwargs):
-            for theirs, ours in names.items():
-                if theirs in kwargs:
-                    if ours in kwargs or ours in inspect.signature(call).bind_partial(self, *args).arguments:
-                        raise ValueError(f"{theirs} is called {ours} here, and both were given. Give {ours} alone.")
-                    kwargs[ours] = kwargs.pop(theirs)
-            return call(self, *args, **kwargs)
-
-        return renamed
-
-    return decorate
-
-
-class ClassConditionalPipeline(DiffusionPipeline):
+class ClassConditionalPipeline(CarriesCode, RestoresFromPosterior, DiffusionPipeline):
     """Draws images of named classes with a `UNet2DModel` and one of diffusers' schedulers.
 
     Args:
@@ -89,25 +78,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
 
     model_cpu_offload_seq = "guide->unet"
     _optional_components = ("guide",)
-    fitting_schedulers = (
-        "DDPMScheduler",
-        "DDPMParallelScheduler",
-        "DDIMScheduler",
-        "DDIMParallelScheduler",
-        "DPMSolverMultistepScheduler",
-        "DPMSolverSinglestepScheduler",
-        "DEISMultistepScheduler",
-        "UniPCMultistepScheduler",
-        "EulerDiscreteScheduler",
-        "EulerAncestralDiscreteScheduler",
-        "LMSDiscreteScheduler",
-        "HeunDiscreteScheduler",
-        "KDPM2DiscreteScheduler",
-        "KDPM2AncestralDiscreteScheduler",
-        "PNDMScheduler",
-    )
-    # Kept from the moment of import: by the time a pipeline is saved, the module's file may be another's.
-    _code = ("pipeline_class_conditional", Path(__file__).read_text(encoding="utf-8"))
+    fitting_schedulers = FITTING
+    _code = carried("pipeline_class_conditional", __file__)
 
     def __init__(
         self,
@@ -159,28 +131,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         Raises:
             ValueError: a class doesn't exist; the message lists those that do.
         """
-        plain = [item.tolist() if hasattr(item, "tolist") else item for item in self._listed(classes)]  # torch, NumPy
-        if not plain:
-            raise ValueError("No class was asked for.")
-        names = self.class_names
-        ids = []
-        for item in plain:
-            if item is None:
-                ids.append(len(names))
-            elif isinstance(item, str) and item in names:
-                ids.append(names.index(item))
-            elif hasattr(item, "__index__") and not isinstance(item, bool) and 0 <= operator.index(item) < len(names):
-                ids.append(operator.index(item))
-            else:
-                known = ", ".join(f"{i} {name!r}" for i, name in enumerate(names))
-                raise ValueError(f"There is no class {item!r}. The classes are: {known}.")
-        return ids
-
-    @staticmethod
-    def _listed(classes: object) -> list:
-        """One class, or several of them, as a list."""
-        classes = classes.tolist() if hasattr(classes, "tolist") else classes
-        return list(classes) if isinstance(classes, Iterable) and not isinstance(classes, str) else [classes]
+        return class_ids(classes, self.class_names)
 
     @torch.no_grad()
     @also_called(
@@ -241,8 +192,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         num_inference_steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
         interval = self.config.guidance_interval if guidance_interval is None else guidance_interval
         low, high = (0, math.inf) if interval is None else ends(interval)
-        if output_type not in ("pil", "np", "pt"):
-            raise ValueError(f"output_type must be 'pil', 'np' or 'pt', not {output_type!r}.")
+        check_output_type(output_type)
         num_images_per_class = at_least_1("num_images_per_class", num_images_per_class)
         guidance_scale = finite("guidance_scale", guidance_scale)
         wanted = list(callback_on_step_end_tensor_inputs)
@@ -262,14 +212,14 @@ class ClassConditionalPipeline(DiffusionPipeline):
         else:
             check_floats("latents", latents, shape)
         self.check_scheduler()
-        self._set_timesteps(num_inference_steps, timesteps, device)
+        set_timesteps(self.scheduler, num_inference_steps, timesteps, device)
 
         # The sample stays in float32 whatever the network's precision: solvers lose small steps in half.
         x = latents.to(device, torch.float32) * self.scheduler.init_noise_sigma
         x = F.pixel_unshuffle(x, p) if p > 1 else x
         labels = torch.tensor(ids, device=device)
         null = torch.full_like(labels, self.unet.config.num_class_embeds - 1)
-        extra = self._step_arguments(generator, eta)
+        extra = step_arguments(self.scheduler, generator, eta)
         steps, noisy, predicted = [], [], []
         self._interrupt = False
         for i, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
@@ -278,7 +228,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             output = self._denoise(x_in, t, labels, null, scale)
             seen = {}
             if return_intermediates or "noisy_images" in wanted or "predicted_images" in wanted:
-                x_0 = self._predicted_x0(output, x_in, t)
+                x_0 = predicted_x0(self.scheduler, output, x_in, t)
                 seen = {
                     "noisy_images": self._unfold(x_in * self.config.data_std).cpu(),
                     "predicted_images": self._unfold(x_0 * self.config.data_std).cpu(),
@@ -311,75 +261,6 @@ class ClassConditionalPipeline(DiffusionPipeline):
         intermediates = (steps, torch.stack(noisy), torch.stack(predicted)) if return_intermediates else (None,) * 3
         return ClassConditionalOutput(images, ids, *intermediates)
 
-    def restore(
-        self,
-        images: torch.Tensor,
-        sigma: float,
-        classes: str | int | Sequence[str | int | None] | torch.Tensor | None = None,
-        num_inference_steps: int = 25,
-        scheduler: SchedulerMixin | None = None,
-        **kwargs,
-    ) -> ClassConditionalOutput | tuple:
-        """Take Gaussian noise out of images: go the reverse process from the step whose noise is theirs.
-
-        An image with noise of deviation s, scaled by sqrt(alpha_bar), is distributed as x_t where
-        (1 - alpha_bar) / alpha_bar = s^2. From there DDPM's ancestral steps draw from p(x_0 | the image): each seed
-        gives another sample, whatever scheduler the pipeline was saved with. A deterministic scheduler gives all seeds
-        one answer: where the model's own path through the image ends, neither a draw from the posterior nor its mean.
-        One step alone gives the network's E[x_0 | the image] with either, which no other estimate beats in mean
-        squared error.
-
-        Args:
-            images: (B, C, H, W) of :attr:`image_shape`, floats, clean ones in [0, 1]; noise is not clipped.
-            sigma: the noise's standard deviation on that scale, positive.
-            classes: what they show, one for all or one for each; None = not known.
-            num_inference_steps: steps back, at most; there are no more than the matching t has.
-            scheduler: what takes the steps, one that can be given timesteps; None = DDPM. ``pipeline.scheduler`` is the
-                one that draws, if that can.
-            kwargs: for the call: `generator`, `guidance_scale`, `output_type`, ...
-
-        Returns:
-            What the call returns.
-
-        Raises:
-            ValueError: sigma is not positive, the images don't fit, or the scheduler doesn't.
-        """
-        num_inference_steps = at_least_1("num_inference_steps", num_inference_steps)
-        sigma = finite("sigma", sigma)
-        if sigma <= 0:
-            raise ValueError(f"sigma must be positive, not {sigma:g}.")
-        check_floats("images", images, (len(images) if torch.is_tensor(images) else 0, *self.image_shape))
-        beyond = (images - 0.5).abs().max() - 0.5 if len(images) else 0
-        if beyond > 0.1 + 7 * sigma:  # which Gaussian noise does not once in 10^11 pixels
-            raise ValueError(
-                f"images must lie in [0, 1] but for noise of sigma {sigma:g}; they go from {images.min():g} to "
-                f"{images.max():g}. Divide 8-bit values, and their sigma, by 255; of images in [-1, 1] it is "
-                f"`images / 2 + 0.5`, and half their sigma."
-            )
-        ids = self.class_ids(classes)
-        ids = ids * len(images) if len(ids) == 1 else ids
-        if len(ids) != len(images) or not ids:
-            raise ValueError(
-                f"{len(ids)} classes were given for {len(images)} images. Give one for all, or one for each."
-            )
-        own = self.scheduler
-        if not isinstance(scheduler, (SchedulerMixin, type(None))):
-            raise ValueError(f"scheduler must be one of diffusers' schedulers, or None, not {scheduler!r}.")
-        self.check_scheduler()
-        # Whatever the saved scheduler's variance is: the one below is that of the posterior.
-        ancestral = DDPMScheduler.from_config(own.config, variance_type="fixed_small")
-        alphas = own.alphas_cumprod
-        noise_to_signal = ((1 - alphas) / alphas.clamp(min=1e-12)).log()
-        t = int((noise_to_signal - torch.tensor(2 * sigma / self.config.data_std).square().log()).abs().argmin())
-        steps = torch.linspace(t, 0, num_inference_steps + 1)[:-1].round().long().unique().flip(0).tolist()
-        x_t = alphas[t].sqrt() * (images.float().cpu() * 2 - 1) / self.config.data_std
-        names = [None if i == len(self.class_names) else i for i in ids]
-        try:
-            self.scheduler = ancestral if scheduler is None else scheduler
-            return self(names, timesteps=steps, latents=x_t, **kwargs)
-        finally:
-            self.scheduler = own
-
     def check_scheduler(self) -> None:
         """Hold the scheduler to what the network was trained on.
 
@@ -387,109 +268,11 @@ class ClassConditionalPipeline(DiffusionPipeline):
             ValueError: its steps are none from x_t towards x_0 through the network's own noise levels; the message says
                 why, and names those that fit.
         """
-        scheduler, name = self.scheduler, type(self.scheduler).__name__
-        step = getattr(type(scheduler), "step", None)
-        required = [
-            key
-            for key, parameter in (inspect.signature(step).parameters.items() if callable(step) else ())
-            if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
-        ]
-        alphas = getattr(scheduler, "alphas_cumprod", None)
-        reason = None
-        if not torch.is_tensor(alphas) or not hasattr(scheduler, "init_noise_sigma"):
-            reason = "it is not made for variance-preserving diffusion (it has no alphas_cumprod)"
-        elif required[1:] != ["model_output", "timestep", "sample"]:
-            reason = f"its step takes {', '.join(required[1:])}"
-        elif "original_inference_steps" in inspect.signature(scheduler.set_timesteps).parameters:
-            reason = "it is made for networks distilled to a few steps"
-        elif self._trained is not None:
-            trained, theirs = self._trained, scheduler.config.get("prediction_type")
-            if theirs != trained.config.prediction_type:
-                reason = f"it takes the network's answer for {theirs!r}, which is {trained.config.prediction_type!r}"
-            elif alphas.shape != trained.alphas_cumprod.shape or not torch.allclose(
-                alphas.cpu().float(), trained.alphas_cumprod, rtol=0, atol=1e-5
-            ):
-                reason = "its noise levels (alphas_cumprod) are not those that the network was trained on"
-            elif scheduler is not self._fits:
-                reason = self._failure(scheduler)
-        if reason is not None:
-            raise ValueError(
-                f"{name} does not fit this network: {reason}. What fits, put in by `pipeline.scheduler = "
-                f"DDIMScheduler.from_config(pipeline.scheduler.config)` while the saved one is in place: "
-                f"{', '.join(self.fitting_schedulers)}."
-            )
-        self._fits = scheduler
-
-    def _failure(self, scheduler: SchedulerMixin) -> str | None:
-        """What is wrong with how a scheduler draws pixels N(0.2, 0.2^2) by the best network there is for them."""
-        mean, std, num_inference_steps = 0.2, 0.2, 50
-        trained, generator = self._trained, torch.Generator().manual_seed(0)
-        if len(trained.alphas_cumprod) < num_inference_steps:
-            return None  # too coarse a schedule to tell
-        # The logarithm of the signal-to-noise ratio: between two steps of training it is interpolated, as samplers do.
-        log_snr = torch.logit(trained.alphas_cumprod.double().clamp(1e-12, 1 - 1e-12))
-        try:
-            scheduler = type(scheduler).from_config(scheduler.config)
-            takes = inspect.signature(scheduler.step).parameters
-            extra = {"generator": generator} if "generator" in takes else {}
-            scheduler.set_timesteps(num_inference_steps)
-            x = torch.randn(1, 1, 16, 16, generator=generator) * scheduler.init_noise_sigma
-            for t in scheduler.timesteps:
-                x_in, low = scheduler.scale_model_input(x, t).double(), int(t)
-                a = torch.lerp(log_snr[low], log_snr[min(low + 1, len(log_snr) - 1)], float(t) - low).sigmoid()
-                x_0 = mean + a.sqrt() * std**2 / (a * std**2 + 1 - a) * (x_in - a.sqrt() * mean)  # E[x_0 | x_t]
-                eps = (x_in - a.sqrt() * x_0) / (1 - a).sqrt()
-                answers = {"sample": x_0, "epsilon": eps, "v_prediction": a.sqrt() * eps - (1 - a).sqrt() * x_0}
-                answer = answers[trained.config.prediction_type].float()
-                x = scheduler.step(answer, t, x, **extra, return_dict=False)[0]
-        except Exception as error:  # whatever a scheduler raises that is set as it cannot be
-            return f"as it is set it fails ({' '.join(str(error).split())})"
-        if not (abs(x.mean() - mean) < 0.05 and abs(x.std() / std - 1) < 0.25):  # so written that NaN is refused too
-            return "as it is set it draws something else than the network has learned, or NaN"
-        return None
-
-    def _set_timesteps(self, num_inference_steps: int, timesteps: object, device: torch.device) -> None:
-        """Set the scheduler's steps: so many of its own, or those given."""
-        scheduler, name = self.scheduler, type(self.scheduler).__name__
-        count = scheduler.config.num_train_timesteps
-        if timesteps is None:
-            steps = at_least_1("num_inference_steps", num_inference_steps)
-            if steps > count:
-                raise ValueError(f"num_inference_steps must be at most {count}, the steps of training; not {steps}.")
-            scheduler.set_timesteps(steps, device=device)
-        else:
-            if "timesteps" not in inspect.signature(scheduler.set_timesteps).parameters:
-                raise ValueError(
-                    f"{name} takes no timesteps; DDPMScheduler, DPMSolverMultistepScheduler and others do."
-                )
-            steps = self._listed(timesteps)
-            try:
-                steps = [operator.index(step) for step in steps]
-            except TypeError:
-                raise ValueError(f"timesteps must be integers, not {steps}.") from None
-            fits = all(a > b for a, b in itertools.pairwise(steps)) and steps
-            if not fits or steps[0] >= count or steps[-1] < 0:
-                raise ValueError(
-                    f"timesteps must descend from at most {count - 1} to at least 0, each once; not {steps}."
-                )
-            scheduler.set_timesteps(timesteps=steps, device=device)
-        second_order = getattr(scheduler, "order", 1) == 2 and hasattr(scheduler, "sigmas")
-        karras = scheduler.config.get("use_karras_sigmas")
-        if second_order and not karras and scheduler.alphas_cumprod[-1] < 1e-6 and len(scheduler.timesteps) < 200:
-            warnings.warn(
-                f"{name} may leave noise in the images: its second-order steps are too long where this schedule "
-                f"begins, in almost nothing but noise. HeunDiscreteScheduler with use_karras_sigmas=True does better, "
-                f"and so do DPMSolverMultistepScheduler, UniPCMultistepScheduler and DDIMScheduler.",
-                stacklevel=5,
-            )
+        check_fit(self.scheduler, self._trained, self._fits)
+        self._fits = self.scheduler
 
     def _denoise(
-        self,
-        x_in: torch.Tensor,
-        t: torch.Tensor,
-        labels: torch.Tensor,
-        null: torch.Tensor,
-        guidance_scale: float,
+        self, x_in: torch.Tensor, t: torch.Tensor, labels: torch.Tensor, null: torch.Tensor, guidance_scale: float
     ) -> torch.Tensor:
         """The network's answer under guidance: (B, C, H, W) -> (B, C, H, W), float32."""
         x_in = x_in.to(self.unet.dtype)
@@ -502,138 +285,11 @@ class ClassConditionalPipeline(DiffusionPipeline):
         cond, uncond = both.chunk(2)
         return uncond + guidance_scale * (cond - uncond)
 
-    def _alpha_bar(self, t: torch.Tensor | float) -> torch.Tensor:
-        """alpha_bar of the training step nearest to t."""
-        alphas = self.scheduler.alphas_cumprod
-        return alphas[int(torch.as_tensor(t).round().clamp(0, len(alphas) - 1))]
-
     def _sigma(self, t: torch.Tensor | float) -> float:
         """Standard deviation of the noise at t, on images in [-1, 1]."""
-        a = self._alpha_bar(t)
+        a = alpha_bar(self.scheduler, t)
         return self.config.data_std * float(((1 - a) / a.clamp(min=1e-12)).sqrt())
-
-    def _predicted_x0(self, output: torch.Tensor, x_in: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """The clean image a prediction stands for (Ho et al. 2020, eq. 4; Salimans & Ho 2022, appendix D)."""
-        a = self._alpha_bar(t).to(x_in)
-        kind = self.scheduler.config.prediction_type
-        if kind == "epsilon":
-            return (x_in - (1 - a).sqrt() * output) / a.sqrt().clamp(min=1e-4)
-        if kind == "v_prediction":
-            return a.sqrt() * x_in - (1 - a).sqrt() * output
-        return output
 
     def _unfold(self, x: torch.Tensor) -> torch.Tensor:
         p = self.config.pixel_unshuffle
         return F.pixel_shuffle(x, p) if p > 1 else x
-
-    def _step_arguments(self, generator: object, eta: float | None) -> dict:
-        """What this scheduler's ``step`` takes of `generator` and `eta`; schedulers differ."""
-        accepted = inspect.signature(self.scheduler.step).parameters
-        given = {"generator": generator} if "generator" in accepted else {}
-        if eta is not None:
-            if "eta" not in accepted:
-                raise ValueError(f"{type(self.scheduler).__name__} takes no eta; it belongs to DDIMScheduler.")
-            if not 0 <= finite("eta", eta) <= 1:
-                raise ValueError(f"eta must lie between 0 and 1, not {eta!r}.")
-            given["eta"] = min(float(eta), 1 - 1e-5)  # at 1, DDIM takes a root of what rounding makes less than nothing
-        return given
-
-    # ---- saving: a custom pipeline carries its code ----------------------------------------------------
-
-    def save_pretrained(
-        self,
-        save_directory: str | Path,
-        safe_serialization: bool = True,
-        variant: str | None = None,
-        push_to_hub: bool = False,
-        **kwargs,
-    ) -> None:
-        """Save weights, configs and this file, so that ``from_pretrained(..., trust_remote_code=True)`` works anywhere.
-
-        Args as in [`DiffusionPipeline.save_pretrained`]; plain diffusers writes no code for a custom pipeline, and
-        the folder would not load.
-        """
-        hub = {k: kwargs.pop(k) for k in ("repo_id", "commit_message", "private", "create_pr", "token") if k in kwargs}
-        super().save_pretrained(save_directory, safe_serialization=safe_serialization, variant=variant, **kwargs)
-        folder, kind = Path(save_directory), type(self)
-        own = vars(kind).get("_code")  # a subclass brings its own file
-        name, code = own or (Path(inspect.getfile(kind)).stem, Path(inspect.getfile(kind)).read_text(encoding="utf-8"))
-        (folder / "pipeline.py").write_text(alias(name, kind), encoding="utf-8")
-        (folder / f"{name}.py").write_text(code, encoding="utf-8")
-        index_path = folder / "model_index.json"
-        index = json.loads(index_path.read_text(encoding="utf-8"))
-        index["_class_name"] = [name, kind.__name__]
-        index.pop("_name_or_path", None)
-        index_path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-        if push_to_hub:
-            self.push_to_hub(hub.pop("repo_id", folder.name), variant=variant, **hub)
-
-
-def at_least_1(name: str, value: object) -> int:
-    """`value` as an int of 1 or more; or a ValueError that names it."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = 0
-    if number < 1 or isinstance(value, bool):
-        raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}.")
-    return number
-
-
-def finite(name: str, value: object) -> float:
-    """`value` as a finite float; or a ValueError that names it."""
-    try:
-        number = math.nan if isinstance(value, str) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"{name} must be a finite number, not {value!r}.")
-    return number
-
-
-def ends(interval: object) -> tuple[float, float]:
-    """Both ends of a guidance interval, the upper of which may be infinite; or a ValueError."""
-    try:
-        low, high = (math.nan if isinstance(end, str) else float(end) for end in interval)
-    except (TypeError, ValueError):
-        low = high = math.nan
-    if not 0 <= low < high:
-        raise ValueError(f"guidance_interval must be (low, high) with 0 <= low < high, not {interval!r}.")
-    return low, high
-
-
-def check_generators(generator: object, count: int) -> torch.Generator | list[torch.Generator] | None:
-    """One generator or None as it is, several as a list of `count`; or a ValueError."""
-    if generator is None or isinstance(generator, torch.Generator):
-        return generator
-    listed = list(generator) if isinstance(generator, Sequence) else [generator]
-    if not all(isinstance(each, torch.Generator) for each in listed):
-        raise ValueError(f"generator must be a torch.Generator, or a list with one per image, not {generator!r}.")
-    if len(listed) != count:
-        raise ValueError(f"{len(listed)} generators were given for {count} images.")
-    return listed
-
-
-def check_floats(name: str, images: object, shape: tuple[int, ...]) -> None:
-    """Raise a ValueError unless `images` is a tensor of this shape, of finite floats."""
-    if not torch.is_tensor(images) or not images.is_floating_point():
-        kind = images.dtype if torch.is_tensor(images) else type(images).__name__
-        raise ValueError(
-            f"{name} must be a tensor of floats, not {kind}. Of 8-bit images it is `images.float() / 255`."
-        )
-    if tuple(images.shape) != tuple(shape):
-        raise ValueError(f"{name} must have the shape {tuple(shape)}, not {tuple(images.shape)}.")
-    if not images.isfinite().all():
-        raise ValueError(f"{name} hold NaN or infinite values.")
-
-
-def alias(name: str, kind: type) -> str:
-    """Text of the `pipeline.py` that diffusers' `custom_pipeline=folder` looks for.
-
-    Diffusers runs those of all folders in one module and wants one pipeline there, so what another left is dropped.
-    """
-    return (
-        "for key in [key for key, value in globals().items() if isinstance(value, type)]:\n"
-        "    del globals()[key]\n"
-        f"from .{name} import {kind.__name__}  # noqa: E402, F401\n"
-    )

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from models import pipeline_denoiser
+from models import opening
 from models.gan import DenoisingUNet
 from models.pipeline_denoiser import DenoiserPipeline
 from triptych.config.base import DataConfig
@@ -367,14 +367,14 @@ def test_every_container_gives_the_same_images(tmp_path, turn):
 
 def test_the_pipelines_own_opener_is_the_same(tmp_path):
     """``models/`` travels alone and so opens images itself: by the same list of formats, to the same pixels."""
-    assert set(pipeline_denoiser.SUFFIXES) == set(SUFFIXES) and set(pipeline_denoiser.FORMATS) == set(FORMATS)
+    assert set(opening.SUFFIXES) == set(SUFFIXES) and set(opening.FORMATS) == set(FORMATS)
     rng = np.random.default_rng(FUZZ_SEED)
     contents = [content for _, content, _ in (random_image(rng) for _ in range(60))]
     for content in (*contents, *DEEP.values(), *TRANSPARENT.values()):
         (tmp_path / "image").write_bytes(content)
-        ours = np.asarray(pipeline_denoiser.open_image(tmp_path / "image"))
+        ours = np.asarray(opening.open_image(tmp_path / "image"))
         assert np.array_equal(ours.reshape(*ours.shape[:2], -1), decode(content))
     for content, _ in REFUSED.values():
         (tmp_path / "image").write_bytes(content)
         with pytest.raises(ValueError, match="cannot be read as an image"):
-            pipeline_denoiser.open_image(tmp_path / "image")
+            opening.open_image(tmp_path / "image")

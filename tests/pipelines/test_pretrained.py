@@ -16,6 +16,7 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 from transformers import pipeline as transformers_pipeline
 
+from models.saving import carried
 from triptych.config.base import DataConfig, NoiseConfig
 from triptych.data.degradations import degrade_by_index
 from triptych.data.sources import load_images
@@ -192,7 +193,8 @@ def test_judges_are_small():
 def test_carries_the_code_of_this_repository(folder):
     kinds = {"unet": "pipeline_class_conditional", "vae": "pipeline_vae", "denoiser": "pipeline_denoiser"}
     (name,) = (name for part, name in kinds.items() if (folder / part).exists())
-    assert (folder / f"{name}.py").read_text() == (ROOT / f"models/{name}.py").read_text()
+    assert {path.name for path in folder.glob("*.py")} == {f"{name}.py", "pipeline.py"}
+    assert (folder / f"{name}.py").read_text() == carried(name, str(ROOT / f"models/{name}.py"))[1]
     assert (folder / "pipeline.py").read_text().count(f"from .{name} import ") == 1
     if folder in VAES:
         assert (folder / "vae/vae.py").read_text() == (ROOT / "models/vae.py").read_text()

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.utils import BaseOutput
 
 from triptych.config.base import DataConfig, NoiseConfig
 from triptych.data.degradations import degrade_by_index
@@ -104,26 +105,38 @@ def load_restorers(
     """
     restorers: dict[str, tuple[Restore, dict]] = {}
     for name, folder in named_folders(models, "models", taken=("noisy", *classical.METHODS)).items():
-        pipe, known_by = load_pipeline(folder).to(find_device(device)), {"weights": weights_hash(folder)}
-        if "unet" in pipe.components:
+        pipe, facts = load_pipeline(folder).to(find_device(device)), {"weights": weights_hash(folder)}
+        restore = find_restore(pipe, folder)
+        if "num_inference_steps" in inspect.signature(restore).parameters:
             for steps in diffusion_steps:
                 title = f"{name}, {steps} step" + "s" * (steps > 1)
-                restorers[title] = by_diffusion(pipe, steps, seed), known_by | {"diffusion_steps": steps}
-        elif "denoiser" in pipe.components:
-            restorers[name] = (lambda noisy, _, pipe=pipe: pipe(noisy, output_type="pt").images), known_by
-        elif "vae" in pipe.components:
-            restorers[name] = reconstruction(pipe), known_by
+                restorers[title] = by_steps(pipe, steps, seed), facts | {"diffusion_steps": steps}
         else:
-            raise UserError(
-                f"{folder} is a {type(pipe).__name__}, which restores nothing. Give a denoiser, a VAE or a diffusion "
-                f"pipeline."
-            )
+            restorers[name] = at_once(pipe, restore), facts
     return restorers
 
 
-def reconstruction(pipe: DiffusionPipeline) -> Restore:
-    """A VAE as a restorer: the noisy image encoded and decoded."""
-    return lambda noisy, _: list(pipe.reconstruct(stack(noisy, pipe).clamp(0, 1)))
+def find_restore(pipe: DiffusionPipeline, folder: str) -> Callable:
+    """The pipeline's ``restore(images, sigma)``, or what did the same in folders saved before all of them had it.
+
+    Raises:
+        UserError: it restores nothing.
+    """
+    if hasattr(pipe, "restore"):
+        return pipe.restore
+    if hasattr(pipe, "reconstruct"):
+        return lambda images, sigma, output_type: BaseOutput(images=pipe.reconstruct(images.clamp(0, 1)))
+    if "images" in inspect.signature(pipe.__call__).parameters:
+        return lambda images, sigma, output_type: pipe(images, output_type=output_type)
+    raise UserError(
+        f"{folder} is a {type(pipe).__name__}, which restores nothing. Give a denoiser, a VAE or a diffusion pipeline."
+    )
+
+
+def at_once(pipe: DiffusionPipeline, restore: Callable) -> Restore:
+    """A pipeline that restores in one pass as a restorer; one of a fixed :attr:`image_shape` takes only such images."""
+    fixed = hasattr(pipe, "image_shape")
+    return lambda noisy, sigma: list(restore(stack(noisy, pipe) if fixed else noisy, sigma, output_type="pt").images)
 
 
 def stack(images: list[torch.Tensor], pipe: DiffusionPipeline) -> torch.Tensor:
@@ -141,7 +154,7 @@ def stack(images: list[torch.Tensor], pipe: DiffusionPipeline) -> torch.Tensor:
     return torch.stack(images)
 
 
-def by_diffusion(pipe: DiffusionPipeline, num_inference_steps: int, seed: int) -> Restore:
+def by_steps(pipe: DiffusionPipeline, num_inference_steps: int, seed: int) -> Restore:
     """A diffusion pipeline as a restorer, from the step whose noise is the images', by its own scheduler."""
     pipe.set_progress_bar_config(disable=True)
 
