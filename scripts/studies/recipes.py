@@ -31,6 +31,7 @@ from triptych.figures.charts import save_curves
 from triptych.figures.tables import markdown
 from triptych.jsonl import Rows
 from triptych.losses.diffusion import diffuse, predicted_x0
+from triptych.measures import MEASURES
 from triptych.pipelines.store import load_pipeline, weights_hash
 from triptych.seeds import keyed_generator
 
@@ -179,7 +180,8 @@ def difference(
 
 
 def table(found: dict[str, dict], gains: dict[str, tuple[float, float]]) -> str:
-    titles = ["", "Frechet distance", "difference to the first", "class accuracy", "precision", "recall"]
+    distance, *others = (MEASURES[key].column for key in ("frechet_distance", "class_accuracy", "precision", "recall"))
+    titles = ["", distance, "difference to the first", *others]
     lines = []
     for name, row in found.items():
         gain = f"{gains[name][0]:+.2f} ± {gains[name][1]:.2f}" if name in gains else ""
