@@ -15,22 +15,16 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-import torch
-from tqdm.auto import tqdm
-
 from triptych.config.base import DataConfig, NoiseConfig
-from triptych.devices import find_device, seconds_now
+from triptych.devices import find_device
 from triptych.errors import UserError
 from triptych.evaluation import classical
-from triptych.evaluation.judges import Judge, load_judge
-from triptych.evaluation.restorers import Restore, Spoiled, classically, load_any, load_restorers, make_levels, tuned
-from triptych.evaluation.scores import key_of, load_metric
-from triptych.evaluation.similarity import psnr, ssim
-from triptych.evaluation.statistics import mean_and_interval
+from triptych.evaluation.judges import load_judge
+from triptych.evaluation.restoration import measure_restorer
+from triptych.evaluation.restorers import Spoiled, classically, load_any, load_restorers, make_levels, tuned
+from triptych.evaluation.scores import key_of
 from triptych.jsonl import Rows
 from triptych.studies import comparison
-
-CHUNK = 500  # images restored and measured at once: bounds the memory
 
 
 def main(
@@ -113,74 +107,13 @@ def main(
                         restore = classically(name, strength["strength"], pool)
                     else:
                         restore = restorers[name][0] if name in restorers else lambda noisy, _: noisy
-                    measured = measure(test, n, restore, critic, place, f"{name}, {title}")
+                    measured = measure_restorer(test, n, restore, critic, place, f"{name}, {title}")
                     each = {quantity: measured.pop(quantity) for quantity in ("psnr", "ssim")}
                     each["labels"] = [images.label(index) for index in range(n)]
                     row = key | strength | measured | comparison.summarize_each(output, key_of(key), each)
                     rows.add(row)
                 found[title][name] = row
     print(*comparison.report(found, images.class_names, output), sep="\n")
-
-
-def measure(
-    test: Spoiled, count: int, restore: Restore, critic: Judge | None, device: torch.device, title: str
-) -> dict:
-    """Scores of each image, seconds an image, and with a `critic` the perceptual and the Frechet distance."""
-    each: dict[str, list[float]] = {"psnr": [], "ssim": []}
-    seen, seconds = Seen(critic), 0.0
-    for clean, noisy in tqdm(test.chunks(count, CHUNK), total=-(-count // CHUNK), desc=title, unit="chunk"):
-        start = seconds_now(device)
-        restored = restore(noisy, test.sigma)
-        seconds += seconds_now(device) - start
-        for a, b in zip(clean, restored, strict=True):
-            each["psnr"].append(float(psnr(a[None], b[None])))
-            each["ssim"].append(float(ssim(a[None], b[None])))
-        seen.add(clean, restored)
-    return each | {"seconds_per_image": seconds / count} | seen.distances()
-
-
-class Seen:
-    """What the judge sees of clean and of restored images, chunk by chunk."""
-
-    def __init__(self, critic: Judge | None):
-        self.critic, self.features, self.perceptual = critic, ([], []), []
-        self.metrics = {}
-        if critic is not None:
-            names = ("frechet_distance", "perceptual_distance")
-            self.metrics = {name: load_metric(name) for name in names}
-
-    def add(self, clean: list[torch.Tensor], restored: list[torch.Tensor]) -> None:
-        if self.critic is None:
-            return
-        clean, restored = (torch.stack(images).clamp(0, 1).numpy() for images in (clean, restored))
-        features = []
-
-        def look(images: torch.Tensor) -> list[torch.Tensor]:
-            """Once for both distances."""
-            answer = self.critic(images, feature_maps=True)
-            features.append(answer["features"])
-            return answer["feature_maps"]
-
-        # not by compute, which takes every pixel through Arrow and back: as long as the judge itself
-        found = self.metrics["perceptual_distance"]._compute(restored, clean, look, self.critic.name)
-        self.perceptual += found["each"]
-        for i, kept in enumerate(self.features):  # of the restored and of the clean in turn
-            kept += features[i::2]
-
-    def distances(self) -> dict:
-        if self.critic is None:
-            return {}
-        mean, interval = mean_and_interval(self.perceptual)
-        restored, clean = (torch.cat(kept).numpy() for kept in self.features)
-        frechet = self.metrics["frechet_distance"].compute(
-            predictions=restored, reference=clean, features=self.critic.name
-        )
-        return {
-            "perceptual_distance": mean,
-            "perceptual_distance_interval": interval,
-            "frechet_distance": frechet["frechet_distance"],
-            "features": self.critic.name,
-        }
 
 
 if __name__ == "__main__":

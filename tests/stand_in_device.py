@@ -1,6 +1,6 @@
 """An accelerator that isn't there: what would fail on a real one for lying on two devices fails here too.
 
-A tensor that is sent to ``meta``, or made there, becomes a :class:`Far` one: its numbers stay in memory and are
+A tensor that is sent to ``cuda``, or made there, becomes a :class:`Far` one: its numbers stay in memory and are
 computed with, but as on a real accelerator it meets no tensor of the CPU's with more than one number, and NumPy can't
 read it. Only ``.cpu()`` and ``.to("cpu")`` bring it back. It knows nothing of kernels, of streams or of precision.
 """
@@ -15,7 +15,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-DEVICE = torch.device("meta")  # a name that every library knows; nothing is computed by torch's own meta kernels
+DEVICE = torch.device("cuda")  # a name that every library knows; no driver is asked
 READS_MEMORY = ("numpy", "__array__", "untyped_storage", "storage", "data_ptr", "__dlpack__")
 MAY_MIX = (
     "__getitem__",
@@ -90,7 +90,7 @@ class StandIn(TorchFunctionMode):
 
 @contextmanager
 def stand_in_device() -> Iterator[torch.device]:
-    """Within, ``meta`` is an accelerator that computes."""
+    """Within, ``cuda`` is an accelerator that computes."""
     before = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)  # so that a module's weights become Far ones
     try:

@@ -17,19 +17,14 @@ import numpy as np
 from triptych.config.base import read_yaml
 from triptych.figures.charts import save_comparison
 from triptych.figures.tables import markdown
+from triptych.measures import MEASURES
 from triptych.studies import stages
 
-COLUMNS = {  # score: (title, digits)
-    "neg_elbo": ("-ELBO, nats", 2),
-    "importance_weighted_nll": ("-log p(x) (importance-weighted bound), nats", 2),
-    "reconstruction": ("reconstruction, nats", 2),
-    "kl": ("KL, nats", 2),
-    "mse": ("MSE", 4),
-    "psnr": ("PSNR, dB (mean over images)", 2),
-    "ssim": ("SSIM", 3),
-    "active_units": ("active units", 1),
-    "knn_accuracy": ("k-NN accuracy", 4),
-}
+SHOWN = ("neg_elbo", "importance_weighted_nll", "reconstruction", "kl", "mse", "psnr", "ssim")
+SHOWN += ("active_units", "knn_accuracy")
+COLUMNS = {key: (MEASURES[key].column, MEASURES[key].digits) for key in SHOWN}  # score: (title, digits)
+COLUMNS["psnr"] = ("PSNR, dB (mean over images)", 2)  # of the mean squared error it would be another number
+COLUMNS["ssim"] = ("SSIM", 3)  # the seeds differ in the third digit
 
 
 def main(

@@ -20,6 +20,7 @@ from triptych.errors import UserError
 from triptych.evaluation.judges import load_critic
 from triptych.figures.charts import save_bars
 from triptych.figures.tables import markdown
+from triptych.measures import MEASURES
 from triptych.studies import stages
 
 BASE = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
@@ -36,8 +37,7 @@ VARIANTS: dict[str, dict[str, object]] = {  # by title: what differs from the ba
     "sample": {"prediction_type": "sample"},
     "zero terminal SNR": {"zero_terminal_snr": True},
 }
-COLUMNS = {"frechet_distance": "Frechet distance", "class_accuracy": "class accuracy", "precision": "precision"}
-COLUMNS |= {"recall": "recall"}
+COLUMNS = {key: MEASURES[key].column for key in ("frechet_distance", "class_accuracy", "precision", "recall")}
 
 
 def main(

@@ -15,27 +15,21 @@ from triptych.cli import command, named_folders
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from diffusers import DiffusionPipeline
 
 from triptych.config.base import DataConfig
-from triptych.data.image_set import to_images
 from triptych.data.sources import load_images
 from triptych.devices import find_device
 from triptych.errors import UserError
+from triptych.evaluation.denoising import SIGMAS, denoising_errors
 from triptych.evaluation.extraction import extract
 from triptych.evaluation.judges import load_critic
-from triptych.evaluation.scores import distances, draw, key_of, load_metric, recognised
+from triptych.evaluation.scores import difference, distances, draw, key_of, recognised
 from triptych.figures.charts import save_curves
 from triptych.figures.tables import markdown
 from triptych.jsonl import Rows
-from triptych.losses.diffusion import diffuse, predicted_x0
+from triptych.measures import MEASURES
 from triptych.pipelines.store import load_pipeline, weights_hash
-from triptych.seeds import keyed_generator
-
-SIGMAS = (0.05, 0.1, 0.2, 0.45, 1.0, 2.0, 5.0, 14.0)
 
 
 def main(
@@ -134,53 +128,9 @@ def main(
     print(f"\n{text}", output / "table.md", chart, sep="\n")
 
 
-@torch.no_grad()
-def denoising_errors(
-    pipe: DiffusionPipeline, batch: dict[str, torch.Tensor], known: bool, batch_size: int, seed: int
-) -> list[float]:
-    """Mean squared error of E[x_0 | x_t] at SIGMAS, for images in [-1, 1]; the noise is a function of the seed alone.
-
-    Between two steps t the network is asked at the t in between, so that sigma is the same for every schedule.
-    """
-    alphas, scale = pipe.scheduler.alphas_cumprod.double(), pipe.config.data_std
-    log_sigma = (((1 - alphas) / alphas).sqrt() * scale).log().numpy()
-    x0 = to_images(batch["pixels"])
-    eps = torch.randn(x0.shape, generator=keyed_generator("denoised", seed))
-    null = torch.full_like(batch["labels"], len(pipe.class_names))
-    labels, p = batch["labels"] if known else null, pipe.config.pixel_unshuffle
-    errors = []
-    for sigma in SIGMAS:
-        t = float(np.interp(np.log(sigma), log_sigma, np.arange(len(log_sigma))))
-        alpha_bar = torch.full((batch_size,), 1 / (1 + (sigma / scale) ** 2))
-        total = 0.0
-        for first in range(0, len(x0), batch_size):
-            some = slice(first, first + batch_size)
-            a = alpha_bar[: len(x0[some])]
-            x_t = F.pixel_unshuffle(diffuse(x0[some] / scale, eps[some], a), p).to(pipe.unet.device)
-            output = pipe.unet(x_t, t, class_labels=labels[some].to(x_t.device)).sample
-            kind = pipe.scheduler.config.prediction_type
-            estimate = F.pixel_shuffle(predicted_x0(output.cpu(), x_t.cpu(), a, kind), p) * scale
-            total += float((estimate - x0[some]).square().mean((1, 2, 3)).sum())
-        errors.append(total / len(x0))
-    return errors
-
-
-def difference(
-    before: np.ndarray, after: np.ndarray, real: np.ndarray, num_bootstrap: int, seed: int
-) -> tuple[float, float]:
-    """Frechet distance of `after` less that of `before`, and its 95 % interval: both resampled alike."""
-    frechet, rng = load_metric("frechet_distance"), np.random.default_rng(seed)
-
-    def distance(features: np.ndarray) -> float:
-        return frechet.compute(predictions=features, reference=real)["frechet_distance"]
-
-    chosen = (rng.integers(len(before), size=len(before)) for _ in range(num_bootstrap))
-    spread = np.std([distance(after[index]) - distance(before[index]) for index in chosen], ddof=1)
-    return distance(after) - distance(before), 1.96 * float(spread)
-
-
 def table(found: dict[str, dict], gains: dict[str, tuple[float, float]]) -> str:
-    titles = ["", "Frechet distance", "difference to the first", "class accuracy", "precision", "recall"]
+    distance, *others = (MEASURES[key].column for key in ("frechet_distance", "class_accuracy", "precision", "recall"))
+    titles = ["", distance, "difference to the first", *others]
     lines = []
     for name, row in found.items():
         gain = f"{gains[name][0]:+.2f} ± {gains[name][1]:.2f}" if name in gains else ""

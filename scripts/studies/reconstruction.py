@@ -34,11 +34,12 @@ from triptych.figures.images import save_reverse_process
 from triptych.figures.tables import markdown
 from triptych.jsonl import Rows
 from triptych.losses.diffusion import diffuse, signal_to_noise
+from triptych.measures import MEASURES
 from triptych.pipelines.schedulers import scheduler_class
 from triptych.pipelines.store import load_pipeline, weights_hash
 from triptych.seeds import keyed_generator
 
-QUANTITIES = {"psnr": "PSNR, dB", "ssim": "SSIM", "perceptual_distance": "perceptual distance", "kept": "class kept"}
+QUANTITIES = {key: MEASURES[key].column for key in ("psnr", "ssim", "perceptual_distance")} | {"kept": "class kept"}
 
 
 def main(

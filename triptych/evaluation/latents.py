@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from sklearn.manifold import TSNE
+from sklearn.neighbors import KNeighborsClassifier
 
 from triptych.data.image_set import ImageSet, to_unit_interval
 from triptych.errors import UserError
@@ -60,3 +61,14 @@ def project(means: np.ndarray, perplexity: float, seed: int) -> tuple[np.ndarray
         return means, ("z1", "z2"), ""
     points = TSNE(perplexity=perplexity, random_state=seed).fit_transform(means)
     return points, ("t-SNE 1", "t-SNE 2"), f", t-SNE at perplexity {perplexity:g}"
+
+
+def knn_accuracy(
+    pipe: DiffusionPipeline, train: ImageSet, test: ImageSet, means: torch.Tensor, num_neighbors: int
+) -> float:
+    """Accuracy on the test images of nearest neighbours among the latent means of the training images."""
+    batches = [train.__getitems__(range(i, min(i + 1000, len(train)))) for i in range(0, len(train), 1000)]
+    known = torch.cat([pipe.encode(to_unit_interval(b["pixels"]))[0].cpu() for b in batches])
+    labels = torch.cat([b["labels"] for b in batches])
+    classifier = KNeighborsClassifier(num_neighbors).fit(known.numpy(), labels.numpy())
+    return float(classifier.score(means.numpy(), test.__getitems__(range(len(test)))["labels"].numpy()))

@@ -9,37 +9,13 @@ from typing import Any
 from huggingface_hub import EvalResult
 
 from triptych.figures.tables import markdown
+from triptych.measures import MEASURES
 from triptych.publishing.kinds import KINDS
 
-# a score's key: (the Hub's or our name of the metric, its title); {...} is another entry of the same scores
-MEASURES = {
-    "accuracy": ("accuracy", "accuracy"),
-    "class_accuracy": ("accuracy", "images recognised as the class asked for, by the {judge}"),
-    "frechet_distance": ("frechet_distance", "Frechet distance, {judge}"),
-    "kernel_distance": ("kernel_distance", "kernel distance, {judge}"),
-    "precision": ("precision", "precision of Kynkaanniemi et al., {judge}"),
-    "recall": ("recall", "recall of Kynkaanniemi et al., {judge}"),
-    "inception_score": ("classifier_score", "classifier score, {judge}"),
-    "neg_elbo": ("neg_elbo", "-ELBO, nats"),
-    "importance_weighted_nll": (
-        "importance_weighted_nll",
-        "-log p(x), importance-weighted bound, k = {num_importance_samples}, nats",
-    ),
-    "mse": ("mse", "mean squared error of the reconstruction"),
-    "psnr": ("psnr", "PSNR against the original, dB"),
-    "ssim": ("ssim", "SSIM against the original"),
-    "perceptual_distance": ("perceptual_distance", "perceptual distance, {judge}"),
-    "knn_accuracy": ("accuracy", "accuracy of {num_neighbors} nearest neighbours on the latent means"),
-}
 # of a VAE's scores, those estimated with samples of z
 BOUNDS = ("neg_elbo", "importance_weighted_nll")
-# only Inception's features give the scores of these names
+# its features alone give scores their best known names
 INCEPTION = "inception-v3-compat"
-KNOWN = {
-    "frechet_distance": ("fid", "FID"),
-    "kernel_distance": ("kid", "KID"),
-    "inception_score": ("inception_score", "Inception score"),
-}
 # what else of the scores says how they were measured
 SETTINGS = (
     "level",
@@ -70,10 +46,11 @@ def eval_results(scores: dict[str, Any], kind: str, dataset: tuple[str, str]) ->
     settings = {key: scores[key] for key in SETTINGS if scores.get(key) is not None}
     of_bounds = {"num_importance_samples", "dtype"} if "neg_elbo" in scores else set()
     results = []
-    for key, (metric, title) in MEASURES.items():
-        if not isinstance(scores.get(key), (int, float)) or not math.isfinite(scores[key]):
+    for key, measure in MEASURES.items():
+        if not measure.hub or not isinstance(scores.get(key), (int, float)) or not math.isfinite(scores[key]):
             continue
-        metric, title = KNOWN[key] if inception and key in KNOWN else (metric, title)
+        plain = (measure.hub, measure.card)
+        metric, title = measure.by_inception if inception and measure.by_inception else plain
         title = title.format_map(scores | {"judge": scores.get("features") or scores.get("judge") or "a judge"})
         if "level" in scores:
             title += f", {scores['level']}"

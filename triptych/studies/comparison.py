@@ -11,13 +11,9 @@ import numpy as np
 from triptych.evaluation.statistics import mean_and_interval
 from triptych.figures.charts import save_by_class, save_curves, save_tradeoff
 from triptych.figures.tables import markdown
+from triptych.measures import MEASURES
 
-COLUMNS = {  # score: (title, digits)
-    "psnr": ("PSNR, dB", 2),
-    "ssim": ("SSIM", 4),
-    "perceptual_distance": ("perceptual distance", 4),
-    "frechet_distance": ("Frechet distance", 3),
-}
+SHOWN = ("psnr", "ssim", "perceptual_distance", "frechet_distance")
 REFERENCE = "BM3D"  # what every network is compared with, image by image
 
 
@@ -67,18 +63,18 @@ def report(
 
 def scores_table(rows: dict[str, dict[str, Any]]) -> str:
     """A row for each method: mean ± half the 95 % confidence interval over the images."""
-    shown = [key for key in COLUMNS if any(key in row for row in rows.values())]
+    shown = [key for key in SHOWN if any(key in row for row in rows.values())]
     lines = []
     for method, row in rows.items():
         cells = [method, f"{row['n']:,}"]
         for key in shown:
-            digits = COLUMNS[key][1]
+            digits = MEASURES[key].digits
             interval = row.get(f"{key}_interval")
             spread = f" ± {interval:.{digits}f}" if interval is not None else ""
             cells.append(f"{row[key]:.{digits}f}{spread}" if key in row else "")
         cells.append("" if method == "noisy" else f"{1000 * row['seconds_per_image']:.1f}")
         lines.append(cells)
-    return markdown(["method", "n", *(COLUMNS[key][0] for key in shown), "ms an image"], lines)
+    return markdown(["method", "n", *(MEASURES[key].column for key in shown), "ms an image"], lines)
 
 
 def differences(each: dict[str, dict[str, np.ndarray]]) -> list[str]:
@@ -123,24 +119,24 @@ def charts(found: dict, each: dict, class_names: list[str] | None, folder: Path)
         for key in ("psnr", "ssim"):
             for m in methods:
                 points = sorted((sigma, found[level][m][key]) for level, sigma in sigmas.items() if m in found[level])
-                curves.setdefault(COLUMNS[key][0], {})[m] = tuple(zip(*points, strict=True))
+                curves.setdefault(MEASURES[key].column, {})[m] = tuple(zip(*points, strict=True))
         made.append(save_curves(curves, "sigma of 255", folder / "levels.png"))
     perception = [  # without the noisy images, which are so far away that all else would be one spot
         {m: row for m, row in rows.items() if "frechet_distance" in row and m != "noisy"} for rows in found.values()
     ]
     if any(perception):
         for xlabel, file, log_x, x in (
-            ("PSNR, dB", "tradeoff.png", False, lambda row: row["psnr"]),
+            (MEASURES["psnr"].column, "tradeoff.png", False, lambda row: row["psnr"]),
             ("ms an image", "cost.png", True, lambda row: 1000 * row["seconds_per_image"]),
         ):
             points = {
                 level: {m: (x(row), row["frechet_distance"]) for m, row in rows.items()}
                 for level, rows in zip(found, perception, strict=True)
             }
-            made.append(save_tradeoff(points, xlabel, "Frechet distance", folder / file, log_x))
+            made.append(save_tradeoff(points, xlabel, MEASURES["frechet_distance"].column, folder / file, log_x))
     if class_names:
         middle = list(each)[len(each) // 2]
         means = {m: by_class(scores) for m, scores in each[middle].items()}
         values = {m: [mean.get(k, np.nan) for k in range(len(class_names))] for m, mean in means.items()}
-        made.append(save_by_class(values, class_names, "PSNR, dB", middle, folder / "classes.png"))
+        made.append(save_by_class(values, class_names, MEASURES["psnr"].column, middle, folder / "classes.png"))
     return made
