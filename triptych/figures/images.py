@@ -8,7 +8,10 @@ from pathlib import Path
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.image import BboxImage
+from matplotlib.transforms import Bbox, BboxTransformFrom, BboxTransformTo, ScaledTranslation, TransformedBbox
 
 from triptych.errors import UserError
 
@@ -37,6 +40,35 @@ def save(figure: Figure, path: Path, trim: bool = True) -> Path:
     return path
 
 
+class Cell(BboxImage):
+    """An image of a table, drawn without axes, whose ticks and spines take five times as long as the image.
+
+    Its pixels are the same, to the last one, as those of ``Axes.imshow`` in axes at this place.
+
+    Args:
+        figure: what it is drawn on.
+        image: (H, W) or (H, W, 3), in [0, 1].
+        place: its box in fractions of the figure; an image of another shape is centred within.
+    """
+
+    def __init__(self, figure: Figure, image: np.ndarray, place: Bbox):
+        height, width = image.shape[:2]
+        page = Bbox.unit().transformed(figure.transSubfigure)
+        box = place.shrunk_to_aspect(height / width, place, page.height / page.width).anchored("C", place)
+        on_page = TransformedBbox(box, figure.transSubfigure)
+        super().__init__(on_page, cmap="gray", norm=Normalize(0, 1), interpolation="nearest", origin="upper")
+        self.set_data(image)
+        self.set_clip_box(on_page)
+
+    def make_image(self, renderer: object, magnification: float = 1.0, unsampled: bool = False) -> tuple:
+        """As ``AxesImage`` does: by other sums a pixel on the border of two may fall to the other one."""
+        height, width = self.get_size()
+        extent = Bbox([[-0.5, height - 0.5], [width - 0.5, -0.5]])
+        self._transform = BboxTransformFrom(extent) + BboxTransformTo(self.bbox)
+        onto = TransformedBbox(extent, self._transform)
+        return self._make_image(self._A, extent, onto, self.bbox, magnification, unsampled=unsampled)
+
+
 def image_table(
     images: np.ndarray,
     row_labels: Sequence[str] | None = None,
@@ -56,18 +88,28 @@ def image_table(
     gap = 0.03
     width = left + columns * (cell + gap)
     height = top + rows * (cell + caption_height + gap)
-    figure = plt.figure(figsize=(width, height))
+    figure = plt.figure(figsize=(width, height), dpi=PIXELS_PER_INCH)
+    pixels = np.clip(np.asarray(images, dtype=np.float32), 0, 1)
+    pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+
+    def write(x: float, y: float, text: str, points: tuple[float, float], **look: object) -> None:
+        """Text `points` (1/72 inch) away from (x, y), which are fractions of the figure."""
+        away = ScaledTranslation(points[0] / 72, points[1] / 72, figure.dpi_scale_trans)
+        figure.text(x, y, text, transform=figure.transSubfigure + away, **look)
+
     for r in range(rows):
         for c in range(columns):
             x, y = left + c * (cell + gap), top + r * (cell + caption_height + gap)
-            axis = figure.add_axes((x / width, 1 - (y + cell) / height, cell / width, cell / height))
-            show(axis, images[r, c])
+            place = Bbox.from_bounds(x / width, 1 - (y + cell) / height, cell / width, cell / height)
+            picture = figure.add_artist(Cell(figure, pixels[r, c], place))
+            box = picture.bbox.transformed(figure.transSubfigure.inverted())
+            middle, centre = (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
             if captions is not None:
-                axis.set_xlabel(captions[r][c], fontsize=6, labelpad=2)
+                write(middle, box.y0, captions[r][c], (0, -2), ha="center", va="top", fontsize=6)
             if row_labels is not None and c == 0:
-                axis.set_ylabel(row_labels[r], rotation=0, ha="right", va="center", fontsize=8, labelpad=5)
+                write(box.x0, centre, row_labels[r], (-5, 0), ha="right", va="center", fontsize=8)
             if column_labels is not None and r == 0:
-                axis.set_title(column_labels[c], fontsize=7, pad=3)
+                write(middle, box.y1, column_labels[c], (0, 3), ha="center", va="baseline", fontsize=7)
     if title is not None:
         middle = left + columns * (cell + gap) / 2
         figure.text(middle / width, 1 - 0.02 / height, title, ha="center", va="top", fontsize=9)
