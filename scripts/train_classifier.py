@@ -26,7 +26,7 @@ from triptych.data.augmentation import cut_out, flip_horizontally, shift_with_re
 from triptych.data.image_set import ImageSet, to_images
 from triptych.data.sources import load_images
 from triptych.errors import UserError
-from triptych.evaluation.extraction import extract
+from triptych.evaluation.extraction import extract_share
 from triptych.evaluation.judges import Judge
 from triptych.evaluation.scores import load_metric
 from triptych.pipelines.store import save_parts, weights_hash
@@ -178,7 +178,7 @@ def validate(model: ResNetForImageClassification, images: ImageSet, config: Clas
 
 def score(judge: Judge, images: ImageSet, config: ClassifierConfig) -> dict[str, Any]:
     """Through the image processor, as others will use the saved classifier."""
-    recognised = extract(judge, images)["logits"].argmax(1)
+    recognised = extract_share(judge, images, 250, 0, 1)["logits"].argmax(1)
     labels = images.__getitems__(range(len(images)))["labels"]
     metric = load_metric("class_accuracy")
     found = metric.compute(predictions=recognised, references=labels, class_names=images.class_names)

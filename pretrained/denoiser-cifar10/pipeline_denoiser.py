@@ -463,7 +463,7 @@ class DenoiserPipeline(CarriesCode, DiffusionPipeline):
             raise ValueError(
                 f"0 <= 2 * overlap <= tile and batch_size >= 1 must hold, all of them whole numbers; got {given}."
             )
-        tensors = as_tensors(images, self.denoiser.config.in_channels)
+        tensors = self._as_tensors(images)
         align = self.denoiser.multiple  # tiles begin where the network's own grid does
         if tile < overlap + align and any(max(image.shape[1:]) > tile for image in tensors):
             raise ValueError(
@@ -512,6 +512,10 @@ class DenoiserPipeline(CarriesCode, DiffusionPipeline):
             done = [to_pil(image) for image in done]
         self.maybe_free_model_hooks()
         return DenoiserOutput(done) if return_dict else (done,)
+
+    def _as_tensors(self, images: object) -> list[torch.Tensor]:
+        """What :meth:`__call__` takes, as float tensors (C, H, W) around [0, 1]."""
+        return as_tensors(images, self.denoiser.config.in_channels)
 
     def restore(self, images: object, sigma: float | None = None, **kwargs) -> DenoiserOutput | tuple:
         """Restore images, as every pipeline that can does: the call, which finds out for itself how noisy they are.

@@ -96,3 +96,8 @@ def test_panels_stand_side_by_side_in_their_order(tmp_path):
     assert pixels.shape == (24 + 200 + 102, 2 * 24 + 2 * 200 + 45)
     assert (pixels[24:224, 24:224] == 0).all() and abs(pixels[24:224, 269:469] - 128).max() <= 1
     assert (pixels[24:224, 224:269] == 255).all() and pixels[224:, :].min() < 128  # white between, words below
+
+
+def test_a_notebook_shows_a_table():
+    """Jupyter passes over figures that hold no axes."""
+    assert image_table(np.zeros((1, 2, 4, 4, 1))).axes

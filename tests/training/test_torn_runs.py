@@ -404,7 +404,7 @@ def test_what_the_command_line_says_of_the_folder_counts(run, start, tmp_path):
 def hold(folder: Path, seconds: int = 60) -> subprocess.Popen:
     """Another process that trains the run in `folder`."""
     program = (
-        "import time; from pathlib import Path; from triptych import run_folder\n"
+        "import time; from pathlib import Path; from triptych.training import run_folder\n"
         f"run_folder.lock(Path({str(folder)!r}))\n"
         f"print('held', flush=True); time.sleep({seconds})"
     )
@@ -431,7 +431,7 @@ def test_a_second_process_is_refused_and_a_killed_one_leaves_nothing_behind(run,
 def test_loaders_that_outlive_a_killed_training_hold_nothing(run, train):
     """They are forked from it, with all that it has open."""
     program = (
-        "import os, sys, time; from pathlib import Path; from triptych import run_folder\n"
+        "import os, sys, time; from pathlib import Path; from triptych.training import run_folder\n"
         f"run_folder.lock(Path({str(run)!r}))\n"
         "if os.fork() == 0: time.sleep(20); os._exit(0)\n"
         "print('forked', flush=True); time.sleep(60)"
