@@ -89,7 +89,7 @@ def image_table(
     width = left + columns * (cell + gap)
     height = top + rows * (cell + caption_height + gap)
     figure = plt.figure(figsize=(width, height), dpi=PIXELS_PER_INCH)
-    figure.add_axes((0.5, 0.5, 0, 0)).set_axis_off()  # a point: a notebook shows no figure that has no axes
+    figure.add_axes((0.5, 0.5, 1e-6, 1e-6)).set_axis_off()  # a point: a notebook shows no figure that has no axes
     pixels = np.clip(np.asarray(images, dtype=np.float32), 0, 1)
     pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 
