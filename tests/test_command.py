@@ -315,3 +315,27 @@ def test_a_bad_value_is_answered_with_a_good_one(monkeypatch, capsys, flag, valu
     with pytest.raises(SystemExit) as left:
         given(monkeypatch, "here", flag, *([value] if value else []))
     assert left.value.code == 2 and good in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "if __name__ == '__main__':\n    main(sys.argv)",
+        "if __name__ == '__main__':\n    run(main)",
+        "main(sys.argv)",
+        "if len(sys.argv) > 1:\n    print('more')\nif __name__ == '__main__':\n    main(sys.argv)\n    print('end')",
+    ],
+)
+def test_a_program_of_somebody_s_own_is_left_alone(tmp_path, end):
+    """It imports the library, has arguments of its own, and nothing of it is run twice."""
+    program = tmp_path / "own.py"
+    program.write_text(
+        "import sys\nfrom pathlib import Path\nfrom triptych.cli import listed\n"
+        "mark = Path('marks').open('a').write('x')\n"
+        "def main(arguments):\n    print('mine', listed(arguments[1]))\n"
+        f"def run(function):\n    function(sys.argv)\n{end}\n"
+    )
+    command = [sys.executable, str(program), "--sizes=1,2"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0 and "mine ['--sizes=1', '2']" in done.stdout, done.stderr
+    assert (tmp_path / "marks").read_text() == "x"

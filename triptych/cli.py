@@ -229,7 +229,7 @@ def refuse_unless_empty(folder: Path, overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is no folder. Choose another --output.")
     if folder.exists() and any(folder.iterdir()) and not overwrite:
-        raise UserError(f"{folder} is not empty. Choose another --output, or say --overwrite true.")
+        raise UserError(f"{folder} is not empty. Choose another --output, or say --overwrite.")
 
 
 # ---- before a script's imports -------------------------------------------------------------------
@@ -247,18 +247,27 @@ def _answer_early() -> None:
     if source.suffix != ".py" or len(sys.argv) < 2:
         return
     try:
-        main, parameters = _interface_of(ast.parse(source.read_text()))
-    except Exception:  # it is no script of ours, or one that must be imported to be understood
-        return
-    try:
-        _from_command_line(main, parameters)
+        script = ast.parse(source.read_text())
+        call = _call_of_command(script)
+        if call is not None:
+            _from_command_line(*_interface_of(script, call))
     except UserError as error:
         _leave(error, f"error: {plain(error)}", 2)
-    except Exception:  # command() will meet it again, and tell it
+    except Exception:  # it must be imported to be understood; command() will meet what is wrong again, and tell it
         return
 
 
-def _interface_of(script: ast.Module) -> tuple[Callable[..., Any], Any]:
+def _call_of_command(script: ast.Module) -> ast.Call | None:
+    """Where `script` calls :func:`command`, alone under an ``if`` at its end; None: it is a program of another kind, of
+    which nothing may be run here."""
+    last = script.body[-1] if script.body else None
+    statements = last.body if isinstance(last, ast.If) else []
+    call = statements[0].value if len(statements) == 1 and isinstance(statements[0], ast.Expr) else None
+    ours = isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == command.__name__
+    return call if ours else None
+
+
+def _interface_of(script: ast.Module, call: ast.Call) -> tuple[Callable[..., Any], Any]:
     """What `script` gives to :func:`command`: a `main` that does nothing, and the class of its settings."""
     names: dict[str, Any] = {"__name__": "__main__", "__file__": sys.argv[0]}
     for node in script.body:
@@ -275,8 +284,6 @@ def _interface_of(script: ast.Module) -> tuple[Callable[..., Any], Any]:
             continue
         with suppress(Exception):  # a constant that needs what is not imported
             _execute([node], names)
-    (start,) = (node for node in script.body if isinstance(node, ast.If))
-    (call,) = (node.value for node in start.body if isinstance(node, ast.Expr))
     main, *parameters = (names[argument.id] for argument in call.args)
     return main, *(parameters or [None])
 
