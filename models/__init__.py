@@ -1,1 +1,1 @@
-"""Networks and pipelines. Each file is self-contained, because the file we train with travels to the Hub."""
+"""Networks and pipelines. They import nothing of ours from elsewhere, because they travel with the weights."""

@@ -1,23 +1,20 @@
 """Class-conditional rectified flow: ask for a class, and the ordinary differential equation leads noise to its images.
 
-Self-contained: this file is saved beside the weights and is what ``DiffusionPipeline.from_pretrained`` runs, here or
-on the Hub.
+Saved beside the weights, with what it imports from here, as one file, which ``DiffusionPipeline.from_pretrained`` runs.
 """
 
 from __future__ import annotations
 
-import inspect
-import json
-import math
-import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler, UNet2DModel
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
+
+from .arguments import at_least_1, check_generators, check_output_type, class_ids, finite
+from .saving import CarriesCode, carried
 
 
 @dataclass
@@ -33,7 +30,7 @@ class FlowOutput(BaseOutput):
     class_ids: list[int]
 
 
-class FlowPipeline(DiffusionPipeline):
+class FlowPipeline(CarriesCode, DiffusionPipeline):
     """Draws images of named classes with a `UNet2DModel` that tells the velocity of x_t = (1 - t) x_0 + t eps.
 
     Args:
@@ -50,8 +47,7 @@ class FlowPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "unet"
-    # Kept from the moment of import: by the time a pipeline is saved, the module's file may be another's.
-    _code = ("pipeline_flow", Path(__file__).read_text(encoding="utf-8"))
+    _code = carried("pipeline_flow", __file__)
 
     def __init__(
         self,
@@ -93,22 +89,7 @@ class FlowPipeline(DiffusionPipeline):
         Raises:
             ValueError: a class doesn't exist; the message lists those that do.
         """
-        classes = classes.tolist() if hasattr(classes, "tolist") else classes
-        several = isinstance(classes, Iterable) and not isinstance(classes, str)
-        names, ids = self.class_names, []
-        for item in classes if several else [classes]:
-            if item is None:
-                ids.append(len(names))
-            elif isinstance(item, str) and item in names:
-                ids.append(names.index(item))
-            elif hasattr(item, "__index__") and not isinstance(item, bool) and 0 <= operator.index(item) < len(names):
-                ids.append(operator.index(item))
-            else:
-                known = ", ".join(f"{i} {name!r}" for i, name in enumerate(names))
-                raise ValueError(f"There is no class {item!r}. The classes are: {known}.")
-        if not ids:
-            raise ValueError("No class was asked for.")
-        return ids
+        return class_ids(classes, self.class_names)
 
     @torch.no_grad()
     def __call__(
@@ -143,16 +124,13 @@ class FlowPipeline(DiffusionPipeline):
             ValueError: unknown class or output type; a scheduler of another kind; a number that is none; generators or
                 latents that don't fit the batch; images that are NaN or infinite.
         """
-        scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
-        if isinstance(scale, str) or not math.isfinite(scale):
-            raise ValueError(f"guidance_scale must be a finite number, not {scale!r}.")
+        check_output_type(output_type)
+        scale = finite("guidance_scale", self.config.guidance_scale if guidance_scale is None else guidance_scale)
         steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
         steps, count = (
             at_least_1("num_inference_steps", steps),
             at_least_1("num_images_per_class", num_images_per_class),
         )
-        if output_type not in ("pil", "np", "pt"):
-            raise ValueError(f"output_type must be 'pil', 'np' or 'pt', not {output_type!r}.")
         if not isinstance(self.scheduler, FlowMatchEulerDiscreteScheduler):
             raise ValueError(
                 f"{type(self.scheduler).__name__} does not fit this network, which tells a velocity: "
@@ -160,9 +138,7 @@ class FlowPipeline(DiffusionPipeline):
             )
         ids = [i for i in self.class_ids(classes) for _ in range(count)]
         shape, device = (len(ids), *self.image_shape), self._execution_device
-        if isinstance(generator, Sequence) and len(generator) != len(ids):
-            raise ValueError(f"{len(generator)} generators were given for {len(ids)} images.")
-        generator = list(generator) if isinstance(generator, Sequence) else generator
+        generator = check_generators(generator, len(ids))
         if latents is None:
             latents = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
         if tuple(latents.shape) != shape or not latents.is_floating_point() or not latents.isfinite().all():
@@ -194,56 +170,3 @@ class FlowPipeline(DiffusionPipeline):
         both = self.unet(torch.cat([x, x]), t, class_labels=torch.cat([labels, null])).sample.float()
         cond, uncond = both.chunk(2)
         return uncond + scale * (cond - uncond)
-
-    # ---- saving: a custom pipeline carries its code ----------------------------------------------------
-
-    def save_pretrained(
-        self,
-        save_directory: str | Path,
-        safe_serialization: bool = True,
-        variant: str | None = None,
-        push_to_hub: bool = False,
-        **kwargs,
-    ) -> None:
-        """Save weights, configs and this file, so that ``from_pretrained(..., trust_remote_code=True)`` works anywhere.
-
-        Args as in [`DiffusionPipeline.save_pretrained`]; plain diffusers writes no code for a custom pipeline, and
-        the folder would not load.
-        """
-        hub = {k: kwargs.pop(k) for k in ("repo_id", "commit_message", "private", "create_pr", "token") if k in kwargs}
-        super().save_pretrained(save_directory, safe_serialization=safe_serialization, variant=variant, **kwargs)
-        folder, kind = Path(save_directory), type(self)
-        own = vars(kind).get("_code")  # a subclass brings its own file
-        name, code = own or (Path(inspect.getfile(kind)).stem, Path(inspect.getfile(kind)).read_text(encoding="utf-8"))
-        (folder / "pipeline.py").write_text(alias(name, kind), encoding="utf-8")
-        (folder / f"{name}.py").write_text(code, encoding="utf-8")
-        index_path = folder / "model_index.json"
-        index = json.loads(index_path.read_text(encoding="utf-8"))
-        index["_class_name"] = [name, kind.__name__]
-        index.pop("_name_or_path", None)
-        index_path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-        if push_to_hub:
-            self.push_to_hub(hub.pop("repo_id", folder.name), variant=variant, **hub)
-
-
-def at_least_1(name: str, value: object) -> int:
-    """`value` as an int of 1 or more; or a ValueError that names it."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = 0
-    if number < 1 or isinstance(value, bool):
-        raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}.")
-    return number
-
-
-def alias(name: str, kind: type) -> str:
-    """Text of the `pipeline.py` that diffusers' `custom_pipeline=folder` looks for.
-
-    Diffusers runs those of all folders in one module and wants one pipeline there, so what another left is dropped.
-    """
-    return (
-        "for key in [key for key, value in globals().items() if isinstance(value, type)]:\n"
-        "    del globals()[key]\n"
-        f"from .{name} import {kind.__name__}  # noqa: E402, F401\n"
-    )
