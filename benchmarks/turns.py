@@ -7,7 +7,6 @@ import runpy
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from triptych.config.training import ExperimentConfig
 from triptych.data.image_set import ImageSet
+from triptych.devices import seconds_now
 from triptych.training import machine
 from triptych.training.run import Run
 
@@ -50,12 +50,12 @@ def loop_against_bare(script: str, config: ExperimentConfig, make_bare: Callable
         """The run's own batches; after every few steps the bare step has its turn."""
         batches, bare = original(run, images), None
         for turn in range(TURNS + 1):
-            start = now(run.device)
+            start = seconds_now(run.device)
             for _ in range(STEPS if turn else WARM_UP):
                 batch = next(batches)  # closes the last step: counting, log
                 yield batch
             if turn:
-                loop_times.append((now(run.device) - start) / STEPS)
+                loop_times.append((seconds_now(run.device) - start) / STEPS)
             else:
                 facts["memory"] = machine.peak_memory_mb()
                 bare = make_bare(run, images)
@@ -64,11 +64,11 @@ def loop_against_bare(script: str, config: ExperimentConfig, make_bare: Callable
                     bare.gradients()
                 facts["gflop"] = counter.get_total_flops() / config.batch_size / 1e9
                 facts["rate"] = multiplication_rate(run)
-            start = now(run.device)
+            start = seconds_now(run.device)
             for _ in range(STEPS if turn else WARM_UP):
                 bare.step()
             if turn:
-                bare_times.append((now(run.device) - start) / STEPS)
+                bare_times.append((seconds_now(run.device) - start) / STEPS)
         batches.close()
         report(run, config, loop_times, bare_times, facts)
         sys.exit(0)
@@ -103,21 +103,14 @@ def report(
     print(f"peak memory of (a)  {facts['memory']:8.0f} MB")
 
 
-def now(device: torch.device) -> float:
-    """Seconds, when everything asked of `device` is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
 def multiplication_rate(run: Run, side: int = 2048) -> float:
     """GFLOP/s of a square matrix product in the run's precision, the best of ten."""
     dtype = torch.bfloat16 if run.accelerator.mixed_precision == "bf16" else torch.float32
     a, b = torch.randn(2, side, side, device=run.device).to(dtype)
 
     def seconds(product: Callable[[], torch.Tensor]) -> float:
-        start = now(run.device)
+        start = seconds_now(run.device)
         product()
-        return now(run.device) - start
+        return seconds_now(run.device) - start
 
     return 2 * side**3 / min(seconds(lambda: a @ b) for _ in range(10)) / 1e9

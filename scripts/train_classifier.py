@@ -178,7 +178,7 @@ def validate(model: ResNetForImageClassification, images: ImageSet, config: Clas
 
 def score(judge: Judge, images: ImageSet, config: ClassifierConfig) -> dict[str, Any]:
     """Through the image processor, as others will use the saved classifier."""
-    recognised = extract_share(judge, images, 250, 0, 1)["logits"].argmax(1)
+    recognised = extract_share(judge, images)["logits"].argmax(1)
     labels = images.__getitems__(range(len(images)))["labels"]
     metric = load_metric("class_accuracy")
     found = metric.compute(predictions=recognised, references=labels, class_names=images.class_names)

@@ -38,6 +38,11 @@ def on_cpu_by_request() -> bool:
     return os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "y", "on")
 
 
+def on_cpu() -> bool:
+    """What accelerate must be told: it joins several CPU processes (gloo) only if it knows that it is on a CPU."""
+    return on_cpu_by_request() or not torch.accelerator.is_available()
+
+
 def seconds_now(device: torch.device) -> float:
     """A clock to measure what `device` does: it is read when all that was asked of the device is done."""
     if device.type != "cpu":

@@ -61,7 +61,11 @@ def extract(
 
 
 def extract_share(
-    extractor: Extractor, images: torch.Tensor | ImageSet, batch_size: int, process_index: int, num_processes: int
+    extractor: Extractor,
+    images: torch.Tensor | ImageSet,
+    batch_size: int = 250,
+    process_index: int = 0,
+    num_processes: int = 1,
 ) -> dict[str, torch.Tensor]:
     """What `extractor` says of one process's share of `images`; the shares of all, laid end to end, are the whole."""
     share = range(len(images) * process_index // num_processes, len(images) * (process_index + 1) // num_processes)

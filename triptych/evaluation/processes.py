@@ -6,11 +6,10 @@ import os
 from dataclasses import dataclass
 from typing import TypeVar
 
-import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-from triptych.devices import on_cpu_by_request
+from triptych.devices import on_cpu
 
 T = TypeVar("T")
 
@@ -44,6 +43,5 @@ def join() -> Processes:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return Processes()
-    # accelerate joins several CPU processes (gloo) only when told that it is on a CPU
-    state = PartialState(cpu=on_cpu_by_request() or not torch.accelerator.is_available())
+    state = PartialState(cpu=on_cpu())
     return Processes(state.process_index, state.num_processes)

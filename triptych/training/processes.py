@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import gather_object, parse_flag_from_env
+from accelerate.utils import gather_object
 
-from triptych.devices import effective_precision
+from triptych.devices import effective_precision, on_cpu
 from triptych.errors import UserError, plain
 
 
@@ -22,15 +22,14 @@ def start(tracker: str | None, gradient_accumulation_steps: int, folder: Path) -
     Raises:
         UserError: there is no such tracker, or it isn't installed.
     """
-    # accelerate joins several CPU processes (gloo) only when told that it is on a CPU.
-    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-    state = PartialState(cpu=on_cpu)
+    cpu = on_cpu()
+    state = PartialState(cpu=cpu)
     precision, note = effective_precision(os.environ.get("ACCELERATE_MIXED_PRECISION", "no"), state.device)
     if note:
         state.print(f"note: {note}", file=sys.stderr)
     try:
         accelerator = Accelerator(
-            cpu=on_cpu,
+            cpu=cpu,
             mixed_precision=precision,
             gradient_accumulation_steps=gradient_accumulation_steps,
             log_with=tracker,
