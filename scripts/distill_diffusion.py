@@ -25,11 +25,12 @@ from triptych.errors import UserError
 from triptych.figures.images import save_image_grid
 from triptych.losses.diffusion import ddim_step, denoising_loss, diffuse, distilled_x0, predicted_x0, prediction_for
 from triptych.pipelines.sampling import class_grid
-from triptych.pipelines.store import load_pipeline, save_pipeline
+from triptych.pipelines.store import load_pipeline
 from triptych.publishing.cards import model_card
 from triptych.training.averages import averaged_weights
 from triptych.training.optimizers import make_ema, make_lr_schedulers, make_optimizers
 from triptych.training.run import Run
+from triptych.training.steps import save_and_finish, take_step
 
 
 def main(config: DistillationConfig) -> None:
@@ -106,11 +107,7 @@ def main(config: DistillationConfig) -> None:
 
             run.accelerator.backward(loss)
             run.log(loss=loss, lr=optimizers[0].param_groups[0]["lr"])
-            if run.updated and config.optimizer.max_grad_norm is not None:
-                run.log(grad_norm=run.clip_grad_norm(weights, config.optimizer.max_grad_norm))
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
+            take_step(run, weights, optimizers, config.optimizer.max_grad_norm)
         if run.updated:
             for lr_scheduler in lr_schedulers:
                 lr_scheduler.step()
@@ -121,15 +118,10 @@ def main(config: DistillationConfig) -> None:
                 grid = class_grid(make_pipeline(), config.num_per_class, config.seed)
                 save_image_grid(grid, path, row_labels=teacher.class_names)
 
-    if run.is_main:
-        with averaged_weights(ema, run.accelerator.unwrap_model(student)):
-            folder = run.folder / "pipeline"
-            facts = {"teacher": config.teacher, "the teacher's steps for each": k} | guidance
-            facts |= {"data": config.data.path, "default sampler": f"DDIM, {config.num_inference_steps} steps"}
-            card = model_card("ClassConditionalPipeline", config.name, facts | run.facts(student))
-            save_pipeline(make_pipeline(), folder, card=card)
-            print(f"Saved the pipeline to {folder}, samples in {run.folder / 'samples'}.")
-    run.finish()
+    facts = {"teacher": config.teacher, "the teacher's steps for each": k} | guidance
+    facts |= {"data": config.data.path, "default sampler": f"DDIM, {config.num_inference_steps} steps"}
+    card = model_card("ClassConditionalPipeline", config.name, facts | run.facts(student))
+    save_and_finish(run, ema, student, make_pipeline, card)
 
 
 if __name__ == "__main__":

@@ -33,11 +33,12 @@ from triptych.losses.diffusion import (
 )
 from triptych.pipelines.sampling import class_grid
 from triptych.pipelines.schedulers import make_noise_scheduler, make_sampler
-from triptych.pipelines.store import save_pipeline, start_from
+from triptych.pipelines.store import start_from
 from triptych.publishing.cards import model_card
 from triptych.training.averages import PowerAverages, averaged_weights
 from triptych.training.optimizers import make_ema, make_lr_schedulers, make_optimizers
 from triptych.training.run import Run
+from triptych.training.steps import save_and_finish, take_step
 
 
 def main(config: DiffusionConfig) -> None:
@@ -68,7 +69,7 @@ def main(config: DiffusionConfig) -> None:
     ema = make_ema(unet, config.ema)
     averages = [PowerAverages(unet, config.power_averages.widths)] if config.power_averages.widths else []
     unet, *optimizers = run.prepare([ema, *lr_schedulers, *averages], unet, *optimizers)
-    weights = list(unet.parameters())  # once: looking for them among the modules costs a millisecond
+    weights = list(unet.parameters())
 
     def make_pipeline() -> ClassConditionalPipeline:
         return ClassConditionalPipeline(
@@ -105,11 +106,7 @@ def main(config: DiffusionConfig) -> None:
 
             run.accelerator.backward(loss)
             run.log(loss=loss, lr=optimizers[0].param_groups[0]["lr"])
-            if run.updated and config.optimizer.max_grad_norm is not None:
-                run.log(grad_norm=run.clip_grad_norm(weights, config.optimizer.max_grad_norm))
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
+            take_step(run, weights, optimizers, config.optimizer.max_grad_norm)
         if run.updated:
             for lr_scheduler in lr_schedulers:
                 lr_scheduler.step()
@@ -122,12 +119,7 @@ def main(config: DiffusionConfig) -> None:
             with run.expendable("drawing samples"), averaged_weights(ema, run.accelerator.unwrap_model(unet)):
                 draw_samples(make_pipeline(), run, config)
 
-    if run.is_main:
-        with averaged_weights(ema, run.accelerator.unwrap_model(unet)):
-            folder = run.folder / "pipeline"
-            save_pipeline(make_pipeline(), folder, card=describe(config, run, unet))
-            print(f"Saved the pipeline to {folder}, samples in {run.folder / 'samples'}.")
-    run.finish()
+    save_and_finish(run, ema, unet, make_pipeline, describe(config, run, unet))
 
 
 def go_on_from(unet: UNet2DModel, config: DiffusionConfig) -> None:

@@ -21,27 +21,28 @@ from triptych.config.gan import GanConfig
 from triptych.data.augmentation import flip_horizontally
 from triptych.data.degradations import degrade_by_index
 from triptych.data.image_set import ImageSet, to_images
-from triptych.data.photos import load_photos
-from triptych.data.sources import load_images
+from triptych.data.photos import load_training_images
 from triptych.figures.images import save_image_grid
 from triptych.losses.gan import (
     discriminator_accuracies,
     discriminator_loss,
     feature_matching,
     generator_loss,
+    psnr,
     r1_penalty,
     restoration_loss,
 )
-from triptych.pipelines.store import save_pipeline, start_from
+from triptych.pipelines.store import start_from
 from triptych.publishing.cards import model_card
 from triptych.training.averages import averaged_weights
 from triptych.training.optimizers import make_ema, make_lr_schedulers, make_optimizers
 from triptych.training.run import Run
+from triptych.training.steps import save_and_finish, take_step
 
 
 def main(config: GanConfig) -> None:
     run = Run(config)
-    images = load_training_images(config)
+    images = load_training_images(config.data, config.crop_size, config.paired, config.seed)
     game = config.adversarial_weight > 0
 
     torch.manual_seed(config.seed)
@@ -59,6 +60,7 @@ def main(config: GanConfig) -> None:
         [ema, *lr_schedulers], generator, discriminator, *g_optimizers, *d_optimizers
     )
     g_optimizers, d_optimizers = optimizers[: len(g_optimizers)], optimizers[len(g_optimizers) :]
+    g_weights, d_weights = list(generator.parameters()), list(discriminator.parameters())
     judge = run.accelerator.unwrap_model(discriminator)  # the same network, when the generator learns from it
 
     for clean, _ in run.batches(images):  # (B, C, H, W) in [-1, 1]; of pairs (B, 2 C, H, W)
@@ -86,9 +88,7 @@ def main(config: GanConfig) -> None:
                 # Both at 1: the generator deceives nobody; both near 0.5: the discriminator sees no difference.
                 accuracies = discriminator_accuracies(config.adversarial, real, fake)
                 run.log(accuracy_real=accuracies[0], accuracy_restored=accuracies[1])
-                take_step(
-                    run, discriminator, d_optimizers, config.discriminator_optimizer.max_grad_norm, "discriminator"
-                )
+                take_step(run, d_weights, d_optimizers, config.discriminator_optimizer.max_grad_norm, "discriminator")
 
             # The generator: near the clean image, and real to the discriminator.
             reconstruction = restoration_loss(config.reconstruction, restored, clean)
@@ -108,42 +108,18 @@ def main(config: GanConfig) -> None:
                     run.log(feature_matching=matching)
             run.accelerator.backward(g_loss)
             run.log(loss_generator=g_loss, lr=g_optimizers[0].param_groups[0]["lr"])
-            take_step(run, generator, g_optimizers, config.optimizer.max_grad_norm, "generator")
+            take_step(run, g_weights, g_optimizers, config.optimizer.max_grad_norm, "generator")
         if run.updated:
             for lr_scheduler in lr_schedulers:
                 lr_scheduler.step()
-            ema.step(generator.parameters())
+            ema.step(g_weights)
         if run.due(config.run.sample_every) and run.is_main:
             model = run.accelerator.unwrap_model(generator)
             with run.expendable("drawing samples"), averaged_weights(ema, model) as averaged:
                 draw_samples(averaged, images, run, config)
 
-    if run.is_main:
-        with averaged_weights(ema, run.accelerator.unwrap_model(generator)) as averaged:
-            folder = run.folder / "pipeline"
-            save_pipeline(DenoiserPipeline(averaged), folder, card=describe(config, run, averaged))
-            print(f"Saved the pipeline to {folder}, samples in {run.folder / 'samples'}.")
-    run.finish()
-
-
-def load_training_images(config: GanConfig) -> ImageSet:
-    if config.crop_size is None:
-        return load_images(config.data)
-    return load_photos(config.data, config.crop_size, config.paired, seed=config.seed)
-
-
-def take_step(run: Run, model: torch.nn.Module, optimizers: list, max_grad_norm: float | None, name: str) -> None:
-    """Clip, step, and forget the gradients; accelerate skips the step until an update's last batch."""
-    if run.updated and max_grad_norm is not None:
-        run.log(**{f"grad_norm_{name}": run.clip_grad_norm(list(model.parameters()), max_grad_norm)})
-    for optimizer in optimizers:
-        optimizer.step()
-        optimizer.zero_grad()
-
-
-def psnr(restored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
-    """In dB, mean over the batch, images in [-1, 1]: (B, C, H, W) twice -> ()."""
-    return (10 * torch.log10(4 / (restored - clean).square().flatten(1).mean(1))).mean()
+    pipeline = DenoiserPipeline(run.accelerator.unwrap_model(generator))
+    save_and_finish(run, ema, generator, lambda: pipeline, describe(config, run, generator))
 
 
 @torch.no_grad()
@@ -161,16 +137,12 @@ def draw_samples(generator: DenoisingUNet, images: ImageSet, run: Run, config: G
 
 
 def describe(config: GanConfig, run: Run, generator: DenoisingUNet) -> str:
-    game = (
-        f"{config.adversarial}, weight {config.adversarial_weight:g}"
-        if config.adversarial_weight
-        else "none: regression"
-    )
+    game = f"{config.adversarial}, weight {config.adversarial_weight:g}"
     facts = {
         "data": config.data.path,
         "noise": "of the pairs" if config.paired else config.noise.describe(),
         "reconstruction loss": f"{config.reconstruction}, weight {config.reconstruction_weight:g}",
-        "adversarial loss": game,
+        "adversarial loss": game if config.adversarial_weight else "none: regression",
     }
     return model_card("DenoiserPipeline", config.name, facts | run.facts(generator))
 

@@ -19,17 +19,17 @@ import torch
 from models.pipeline_vae import VAEPipeline
 from models.vae import VAE
 from triptych.config.vae import VaeConfig
-from triptych.data.image_set import ImageSet, to_images, to_unit_interval
+from triptych.data.image_set import ImageSet, to_unit_interval
 from triptych.data.sources import load_images
 from triptych.errors import UserError
 from triptych.figures.images import save_image_grid
 from triptych.losses.vae import free_bits, kl_to_standard_normal, negative_log_likelihood
-from triptych.pipelines.store import save_pipeline
 from triptych.publishing.cards import model_card
-from triptych.seeds import keyed_generator
 from triptych.training.averages import averaged_weights
 from triptych.training.optimizers import make_ema, make_lr_schedulers, make_optimizers
 from triptych.training.run import Run
+from triptych.training.steps import save_and_finish, take_step
+from triptych.training.validation import validate_vae
 
 COLUMNS = 12  # of the grids drawn while training
 
@@ -55,6 +55,9 @@ def main(config: VaeConfig) -> None:
     vae, *optimizers = run.prepare([ema, *lr_schedulers], vae, *optimizers)
     weights = list(vae.parameters())
 
+    def make_pipeline() -> VAEPipeline:
+        return VAEPipeline(run.accelerator.unwrap_model(vae), config.likelihood, config.sigma)
+
     fixed_log_sigma = torch.tensor(math.log(config.sigma or 1.0), device=run.device)
     # Kingma & Welling 2014, algorithm 1.
     for x, _ in run.batches(images):  # (B, C, H, W) in [-1, 1]
@@ -77,11 +80,7 @@ def main(config: VaeConfig) -> None:
 
             run.accelerator.backward(loss)
             run.log(loss=loss, reconstruction=reconstruction, lr=optimizers[0].param_groups[0]["lr"])
-            if run.updated and config.optimizer.max_grad_norm is not None:
-                run.log(grad_norm=run.clip_grad_norm(weights, config.optimizer.max_grad_norm))
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
+            take_step(run, weights, optimizers, config.optimizer.max_grad_norm)
         if run.updated:
             for lr_scheduler in lr_schedulers:
                 lr_scheduler.step()
@@ -89,19 +88,13 @@ def main(config: VaeConfig) -> None:
         if held_out is not None and run.due(config.validate_every):  # every process measures the same
             model = run.accelerator.unwrap_model(vae)
             with run.expendable("the validation"), averaged_weights(ema, model) as averaged:
-                run.log(**validate(averaged, held_out, config, log_sigma))
+                run.log(**validate_vae(averaged, held_out, config, log_sigma))
         if run.due(config.run.sample_every) and run.is_main:
             model = run.accelerator.unwrap_model(vae)
-            with run.expendable("drawing samples"), averaged_weights(ema, model) as averaged:
-                draw_samples(VAEPipeline(averaged, config.likelihood, config.sigma), images, run)
+            with run.expendable("drawing samples"), averaged_weights(ema, model):
+                draw_samples(make_pipeline(), images, run)
 
-    if run.is_main:
-        with averaged_weights(ema, run.accelerator.unwrap_model(vae)) as averaged:
-            folder = run.folder / "pipeline"
-            pipeline = VAEPipeline(averaged, config.likelihood, config.sigma)
-            save_pipeline(pipeline, folder, card=describe(config, run, averaged))
-            print(f"Saved the pipeline to {folder}, samples in {run.folder / 'samples'}.")
-    run.finish()
+    save_and_finish(run, ema, vae, make_pipeline, describe(config, run, vae))
 
 
 def make_model(config: VaeConfig, images: ImageSet) -> VAE:
@@ -111,29 +104,6 @@ def make_model(config: VaeConfig, images: ImageSet) -> VAE:
         return VAE(images.image_size, images.channels, learn_sigma=learn_sigma, **settings)
     except ValueError as error:
         raise UserError(f"model: {error} Set data.image_size, or another model.architecture.") from None
-
-
-@torch.no_grad()
-def validate(vae: VAE, images: ImageSet, config: VaeConfig, log_sigma: torch.Tensor | None) -> dict[str, float]:
-    """The parts of the ELBO on held-out images, one z for each, the same noise every time;
-    ``score_vae.py`` measures more, in fp32."""
-    totals = {"validation_reconstruction": 0.0, "validation_kl": 0.0}
-    for first in range(0, len(images), 500):
-        generator = keyed_generator("validation", config.seed, first)
-        x = to_images(images.__getitems__(range(first, min(first + 500, len(images))))["pixels"])
-        if config.likelihood == "binarized_bernoulli":
-            x = 2 * (torch.rand(x.shape, generator=generator) < (x + 1) / 2).float() - 1
-        eps = torch.randn(len(x), config.model.latent_dim, generator=generator)
-        x, eps = x.to(vae.device), eps.to(vae.device)
-        logits, posterior = vae(x, eps)
-        nll = negative_log_likelihood(config.likelihood, logits, (x + 1) / 2, log_sigma)
-        totals["validation_reconstruction"] += nll.sum().item() / len(images)
-        if config.model.variational:
-            kl = kl_to_standard_normal(posterior.mean, posterior.logvar)
-            totals["validation_kl"] += kl.sum().item() / len(images)
-    if not config.model.variational:
-        return {"validation_reconstruction": totals["validation_reconstruction"]}
-    return totals | {"validation_neg_elbo": sum(totals.values())}
 
 
 def draw_samples(pipeline: VAEPipeline, images: ImageSet, run: Run) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from triptych.config.base import DataConfig
 from triptych.data.image_set import ImageSet
 from triptych.data.records import Records
-from triptych.data.sources import open_records
+from triptych.data.sources import load_images, open_records
 from triptych.data.storage import InMemory, Stream
 from triptych.errors import UserError
 
@@ -67,6 +67,11 @@ def load_photos(
     images = ImageSet(storage, labels, class_names, records.channels, side, num_skipped, crop_seed, paired)
     records.announce(f"{len(images)} {'pairs' if paired else 'images'}", class_names)
     return images
+
+
+def load_training_images(config: DataConfig, crop_size: int | None, paired: bool, seed: int) -> ImageSet:
+    """Images of one size as they are; with a `crop_size` images of any sizes, cut, or pairs of them."""
+    return load_images(config) if crop_size is None else load_photos(config, crop_size, paired, seed=seed)
 
 
 def match_pairs(records: Records) -> tuple[np.ndarray, np.ndarray]:

@@ -82,3 +82,8 @@ def restoration_loss(
     if kind == "charbonnier":
         return (error.square() + 1e-6).sqrt().mean()
     raise ValueError(f"reconstruction must be l1, l2 or charbonnier, not {kind!r}")
+
+
+def psnr(restored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+    """In dB, mean over the batch, images in [-1, 1]: (B, C, H, W) twice -> ()."""
+    return (10 * torch.log10(4 / (restored - clean).square().flatten(1).mean(1))).mean()

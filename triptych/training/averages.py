@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch.optim.swa_utils import update_bn
 
 from triptych.errors import UserError
 
@@ -150,3 +151,19 @@ def averaged_weights(ema: Any, model: torch.nn.Module):
     finally:
         ema.restore(parameters)
         model.train(training)
+
+
+@torch.no_grad()
+def averaged_copy(model: Any, ema: Any, batches: Iterable[torch.Tensor]) -> Any:
+    """A network of the averaged weights, its batch-norm statistics measured with them on `batches` of what it is shown
+    (Izmailov et al. 2018, section 3.2): the running ones belong to other weights.
+
+    Args:
+        model: one of transformers', whose class makes another from its ``config``.
+        ema: the average of its weights, diffusers' ``EMAModel``.
+        batches: inputs of the network, (B, C, H, W), on its device.
+    """
+    averaged = type(model)(model.config).to(model.device)
+    ema.copy_to(averaged.parameters())
+    update_bn(batches, averaged)
+    return averaged.eval()

@@ -44,3 +44,12 @@ def whitening_kernels(
     variances, directions = torch.linalg.eigh(covariance)  # ascending; directions in columns
     leading = (directions / (variances.clamp(min=0) + eps).sqrt()).T.flip(0)[: num_kernels // 2]
     return torch.cat([leading, -leading]).to(images.dtype).view(-1, images.shape[1], kernel_size, kernel_size)
+
+
+def whiten(convolution: torch.nn.Conv2d, images: torch.Tensor) -> None:
+    """Give a first convolution :func:`whitening_kernels` of `images`, (B, C, H, W), and learn it no further."""
+    kernels = whitening_kernels(
+        images, len(convolution.weight), convolution.kernel_size[0], stride=convolution.stride[0]
+    )
+    convolution.weight.data.copy_(kernels)
+    convolution.weight.requires_grad_(False)
