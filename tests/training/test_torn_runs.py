@@ -85,7 +85,7 @@ def run(trained, tmp_path) -> Path:
 @pytest.mark.parametrize("script", TRAININGS)
 def test_a_picture_or_a_score_that_fails_costs_no_training(train, script, monkeypatch, capsys):
     module = importlib.import_module(script)
-    broken = "validate" if script == "train_classifier" else "save_image_grid"
+    broken = "validate_classifier" if script == "train_classifier" else "save_image_grid"
 
     def fail(*_args, **_kwargs):
         raise RuntimeError("the pencil broke")
