@@ -1,4 +1,4 @@
-"""The processes of ``accelerate launch``, among which drawing and looking at images is shared."""
+"""Work shared by the processes of one ``accelerate launch``: each draws or judges some of the images."""
 
 from __future__ import annotations
 
@@ -29,6 +29,10 @@ class Processes:
     def gather(self, value: T) -> list[T]:
         """The `value` of every process, in their order; all must call it."""
         return gather_object([value]) if self.count > 1 else [value]
+
+    def from_main(self, value: T) -> T:
+        """The `value` of the main process, on every process; all must call it."""
+        return self.gather(value)[0]
 
     def wait(self) -> None:
         """Go on when all have come here."""
