@@ -112,7 +112,7 @@ class ClassConditionalPipeline(CarriesCode, RestoresFromPosterior, DiffusionPipe
         )
         # What the network was trained on: a scheduler put in later is held to it.
         self._trained = DDPMScheduler.from_config(scheduler.config) if hasattr(scheduler, "alphas_cumprod") else None
-        self._fits: SchedulerMixin | None = None  # the last scheduler that was tried
+        self._fits: SchedulerMixin | None = None  # the last scheduler that was checked
 
     @property
     def class_names(self) -> list[str]:
@@ -195,13 +195,13 @@ class ClassConditionalPipeline(CarriesCode, RestoresFromPosterior, DiffusionPipe
         check_output_type(output_type)
         num_images_per_class = at_least_1("num_images_per_class", num_images_per_class)
         guidance_scale = finite("guidance_scale", guidance_scale)
-        wanted = list(callback_on_step_end_tensor_inputs)
-        if set(wanted) - {"latents", "noisy_images", "predicted_images"}:
+        requested = list(callback_on_step_end_tensor_inputs)
+        if set(requested) - {"latents", "noisy_images", "predicted_images"}:
             raise ValueError(
                 "callback_on_step_end_tensor_inputs can hold 'latents', 'noisy_images' and 'predicted_images' only."
             )
         if callback_on_step_end is None:
-            wanted = []
+            requested = []
         ids = [i for i in self.class_ids(classes) for _ in range(num_images_per_class)]
         shape = (len(ids), *self.image_shape)
         generator = check_generators(generator, len(ids))
@@ -226,21 +226,21 @@ class ClassConditionalPipeline(CarriesCode, RestoresFromPosterior, DiffusionPipe
             x_in = self.scheduler.scale_model_input(x, t)
             scale = guidance_scale if low <= self._sigma(t) <= high else 1
             output = self._denoise(x_in, t, labels, null, scale)
-            seen = {}
-            if return_intermediates or "noisy_images" in wanted or "predicted_images" in wanted:
+            of_step = {}
+            if return_intermediates or "noisy_images" in requested or "predicted_images" in requested:
                 x_0 = predicted_x0(self.scheduler, output, x_in, t)
-                seen = {
+                of_step = {
                     "noisy_images": self._unfold(x_in * self.config.data_std).cpu(),
                     "predicted_images": self._unfold(x_0 * self.config.data_std).cpu(),
                 }
             if return_intermediates:
                 steps.append(float(t))
-                noisy.append(seen["noisy_images"])
-                predicted.append(seen["predicted_images"])
+                noisy.append(of_step["noisy_images"])
+                predicted.append(of_step["predicted_images"])
             x = self.scheduler.step(output, t, x, **extra, return_dict=False)[0]
             if callback_on_step_end is not None:
-                seen["latents"] = x
-                changed = callback_on_step_end(self, i, t, {name: seen[name] for name in wanted}) or {}
+                of_step["latents"] = x
+                changed = callback_on_step_end(self, i, t, {name: of_step[name] for name in requested}) or {}
                 x = changed.get("latents", x)
             if self._interrupt:
                 break
