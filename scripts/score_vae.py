@@ -81,12 +81,12 @@ def main(
         if pipe.config.likelihood == "binarized_bernoulli":
             pixels = (torch.rand(pixels.shape, generator=keyed_generator("pixels", seed, first)) < pixels).float()
         mean, logvar = pipe.encode(pixels)
-        again = pipe.decode(mean)
+        reconstruction = pipe.decode(mean)
         measured = {
             "mean": mean.cpu(),
-            "mse": (again - pixels).square().flatten(1).mean(1),
-            "psnr": psnr(pixels, again),
-            "ssim": ssim(pixels, again),
+            "mse": (reconstruction - pixels).square().flatten(1).mean(1),
+            "psnr": psnr(pixels, reconstruction),
+            "ssim": ssim(pixels, reconstruction),
         }
         if pipe.vae.config.variational:
             generator = keyed_generator("posterior", seed, first)

@@ -90,7 +90,11 @@ def main(
             trained_on = read_yaml(run / "config.yaml")["data"]["path"]
             settings = ["--judge", judge, "--data.path", trained_on, "--data.split", "test", "--seed", seed]
             settings += ["--num_images_per_class", num_images_per_class, "--output", run]
-            settings += ["--features", output / "features", *stages.on(device)]  # of the real images, the same for all
+            settings += [
+                "--features",
+                output / "features",
+                *stages.device_flags(device),
+            ]  # of the real images, the same for all
             stages.run("score.py", run / "pipeline", *settings, *(score_flags or []))
             scores = json.loads(path.read_text()) | {"score_flags": scored_by["score_flags"]}  # the rest it says itself
             path.write_text(json.dumps(scores, indent=2) + "\n")

@@ -51,13 +51,13 @@ class Judge:
 
         Where `feature_maps` is true, what :meth:`feature_maps` gives is among them.
         """
-        seen: list[torch.Tensor] = []
-        hook = self.model.classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten(1)))
+        features: list[torch.Tensor] = []
+        hook = self.model.classifier.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].flatten(1)))
         try:
             answer = self.model(self.prepare(images), output_hidden_states=feature_maps)
         finally:
             hook.remove()
-        found = {"features": seen[0].cpu(), "logits": answer.logits.cpu()}
+        found = {"features": features[0].cpu(), "logits": answer.logits.cpu()}
         return found | {"feature_maps": list(answer.hidden_states)} if feature_maps else found
 
     def feature_maps(self, images: torch.Tensor) -> list[torch.Tensor]:
@@ -82,7 +82,7 @@ class Judge:
 
 
 def resize_and_normalize(images: torch.Tensor, processor: ViTImageProcessor) -> torch.Tensor:
-    """What `processor` makes of a batch, (B, C, H, W), at once: itself it goes image by image, in three times the time.
+    """What `processor` makes of a batch, (B, C, H, W), at once; by itself it goes image by image, thrice as slowly.
 
     That kind of processor does no more than the three steps here, and is what scripts/train_classifier.py saves.
     """
@@ -142,10 +142,12 @@ class Inception:
 
     def __init__(self, weights: str | Path | None = None, device: torch.device | str | None = None):
         self.device = find_device(device)
-        wanted = ["2048", "logits_unbiased"]
+        outputs = ["2048", "logits_unbiased"]
         path = None if weights is None else str(weights)
         try:
-            network = FeatureExtractorInceptionV3(self.name, wanted, feature_extractor_weights_path=path, verbose=False)
+            network = FeatureExtractorInceptionV3(
+                self.name, outputs, feature_extractor_weights_path=path, verbose=False
+            )
         except Exception as error:  # whatever a network, a torn file or a pickle does
             where = f"read from {weights}" if weights else "downloaded"
             raise UserError(
@@ -181,9 +183,9 @@ def check_images(images: torch.Tensor) -> None:
         raise UserError(f"Images must be uint8, or floats in [0, 1], not {images.dtype}.")
 
 
-def fingerprint(model: torch.nn.Module, more: str = "") -> str:
-    """A hash of all weights and buffers of `model`, and of `more`."""
-    digest = hashlib.sha256(more.encode())
+def fingerprint(model: torch.nn.Module, settings: str = "") -> str:
+    """A hash of all weights and buffers of `model`, and of `settings`: what else its answers depend on."""
+    digest = hashlib.sha256(settings.encode())
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())

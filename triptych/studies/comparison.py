@@ -1,4 +1,4 @@
-"""What comes of measured restorations: means with their confidence, differences between methods, tables and charts."""
+"""Restorers compared: means with confidence intervals, differences between methods, tables and charts."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def charts(found: dict, each: dict, class_names: list[str] | None, folder: Path)
                 points = sorted((sigma, found[level][m][key]) for level, sigma in sigmas.items() if m in found[level])
                 curves.setdefault(MEASURES[key].column, {})[m] = tuple(zip(*points, strict=True))
         made.append(save_curves(curves, "sigma of 255", folder / "levels.png"))
-    perception = [  # without the noisy images, which are so far away that all else would be one spot
+    perception = [  # without the noisy images, whose distance is so large that all other points would coincide
         {m: row for m, row in rows.items() if "frechet_distance" in row and m != "noisy"} for rows in found.values()
     ]
     if any(perception):

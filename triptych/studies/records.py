@@ -34,7 +34,7 @@ _SAMPLING = f"python scripts/studies/sampling.py {_SHIPPED} {_ON_CIFAR10} --dtyp
 _MEASURED = ("rows.jsonl", "table.md", "*.png")
 
 
-def _games(study: str, which: str) -> Study:
+def _gan_study(study: str, which: str) -> Study:
     score = """'[--judge, pretrained/judge-cifar10, --num_images, "2000", --methods, "", --sigmas, "[25, 50]"]'"""
     return Study(
         f"python scripts/studies/gan_weight.py configs/gan_cifar10.yaml {which} "
@@ -90,8 +90,8 @@ STUDIES = {  # by folder, in runs/ as in records/
         "--output runs/noise_study",
         ("table.md", "*.png", "*/scores.json", "*/config.yaml"),
     ),
-    "gan_sweep": _games("gan_sweep", "--adversarial_weights 0.003,0.01,0.03"),
-    "gan_seeds": _games("gan_seeds", "--adversarial_weights 0.01 --seeds 0,1,2"),
+    "gan_sweep": _gan_study("gan_sweep", "--adversarial_weights 0.003,0.01,0.03"),
+    "gan_seeds": _gan_study("gan_seeds", "--adversarial_weights 0.01 --seeds 0,1,2"),
     "three_families": Study(
         f"python scripts/score_denoiser.py --models {_DENOISERS},diffusion={_SHIPPED} {_ON_CIFAR10} --methods '' "
         "--num_images 500 --sigmas 25,50 --output runs/three_families",
