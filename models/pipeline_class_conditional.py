@@ -23,10 +23,10 @@ from .arguments import (
     check_floats,
     check_generators,
     check_output_type,
-    class_ids,
     ends,
     finite,
 )
+from .classes import NamedClasses
 from .posterior import RestoresFromPosterior
 from .saving import CarriesCode, carried
 from .schedulers import FITTING, alpha_bar, check_fit, predicted_x0, set_timesteps, step_arguments
@@ -52,7 +52,7 @@ class ClassConditionalOutput(BaseOutput):
     predicted_images: torch.Tensor | None = None
 
 
-class ClassConditionalPipeline(CarriesCode, RestoresFromPosterior, DiffusionPipeline):
+class ClassConditionalPipeline(NamedClasses, CarriesCode, RestoresFromPosterior, DiffusionPipeline):
     """Draws images of named classes with a `UNet2DModel` and one of diffusers' schedulers.
 
     Args:
@@ -95,15 +95,8 @@ class ClassConditionalPipeline(CarriesCode, RestoresFromPosterior, DiffusionPipe
     ):
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler, guide=guide)
-        num_classes = unet.config.num_class_embeds - 1
-        id2label = {str(k): str(v) for k, v in (id2label or {i: i for i in range(num_classes)}).items()}
-        if sorted(map(int, id2label)) != list(range(num_classes)):
-            raise ValueError(
-                f"id2label must name the classes 0..{num_classes - 1} (num_class_embeds - 1 = {num_classes}; the last "
-                f"embedding is the null class), but it names {sorted(map(int, id2label))}."
-            )
         self.register_to_config(
-            id2label=id2label,  # JSON turns keys into strings, so they are strings from the start
+            id2label=self.checked_names(unet, id2label),
             pixel_unshuffle=pixel_unshuffle,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
@@ -115,23 +108,10 @@ class ClassConditionalPipeline(CarriesCode, RestoresFromPosterior, DiffusionPipe
         self._fits: SchedulerMixin | None = None  # the last scheduler that was checked
 
     @property
-    def class_names(self) -> list[str]:
-        """Names by class id."""
-        return [self.config.id2label[str(i)] for i in range(len(self.config.id2label))]
-
-    @property
     def image_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of an image."""
         p, side = self.config.pixel_unshuffle, self.unet.config.sample_size
         return self.unet.config.in_channels // p**2, side * p, side * p
-
-    def class_ids(self, classes: str | int | Sequence[str | int | None] | torch.Tensor | None) -> list[int]:
-        """Ids of classes given by name, by id, or as a list of either; None is the null class: none in particular.
-
-        Raises:
-            ValueError: a class doesn't exist; the message lists those that do.
-        """
-        return class_ids(classes, self.class_names)
 
     @torch.no_grad()
     @also_called(

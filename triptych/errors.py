@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -32,6 +33,12 @@ def check_interval(interval: tuple[float, float] | None, setting: str) -> None:
     """The same for noise levels between which something is done."""
     low, high = interval or (0, 1)
     check(0 <= low < high, f"{setting} must be [low, high] with 0 <= low < high")
+
+
+def stop_where_nobody_reads() -> None:
+    """Let this process stop without a word when its output is read no further, as in ``triptych --help | head``."""
+    if hasattr(signal, "SIGPIPE"):  # not on Windows
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
 # ---- what to say of an exception -----------------------------------------------------------------

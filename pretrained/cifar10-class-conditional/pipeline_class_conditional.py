@@ -167,6 +167,47 @@ def listed(values: object) -> list:
     return list(values) if isinstance(values, Iterable) and not isinstance(values, str) else [values]
 
 
+# ---- classes.py
+from collections.abc import Sequence
+
+import torch
+from diffusers import UNet2DModel
+
+
+
+class NamedClasses:
+    """A base to name before `DiffusionPipeline`, for a pipeline that keeps ``id2label`` in its config."""
+
+    @staticmethod
+    def checked_names(unet: UNet2DModel, id2label: dict | None) -> dict[str, str]:
+        """``id2label`` as a config holds it: keys are strings, which is what JSON makes of them; ids if None.
+
+        Raises:
+            ValueError: not all of the network's classes are named, or others are.
+        """
+        num_classes = unet.config.num_class_embeds - 1
+        names = {str(k): str(v) for k, v in (id2label or {i: i for i in range(num_classes)}).items()}
+        if sorted(map(int, names)) != list(range(num_classes)):
+            raise ValueError(
+                f"id2label must name the classes 0..{num_classes - 1} (num_class_embeds - 1 = {num_classes}; the last "
+                f"embedding is the null class), but it names {sorted(map(int, names))}."
+            )
+        return names
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names by class id."""
+        return [self.config.id2label[str(i)] for i in range(len(self.config.id2label))]
+
+    def class_ids(self, classes: str | int | Sequence[str | int | None] | torch.Tensor | None) -> list[int]:
+        """Ids of classes given by name, by id, or as a list of either; None is the null class: none in particular.
+
+        Raises:
+            ValueError: a class doesn't exist; the message lists those that do.
+        """
+        return class_ids(classes, self.class_names)
+
+
 # ---- posterior.py
 from collections.abc import Sequence
 
@@ -542,7 +583,7 @@ class ClassConditionalOutput(BaseOutput):
     predicted_images: torch.Tensor | None = None
 
 
-class ClassConditionalPipeline(CarriesCode, RestoresFromPosterior, DiffusionPipeline):
+class ClassConditionalPipeline(NamedClasses, CarriesCode, RestoresFromPosterior, DiffusionPipeline):
     """Draws images of named classes with a `UNet2DModel` and one of diffusers' schedulers.
 
     Args:
@@ -585,15 +626,8 @@ class ClassConditionalPipeline(CarriesCode, RestoresFromPosterior, DiffusionPipe
     ):
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler, guide=guide)
-        num_classes = unet.config.num_class_embeds - 1
-        id2label = {str(k): str(v) for k, v in (id2label or {i: i for i in range(num_classes)}).items()}
-        if sorted(map(int, id2label)) != list(range(num_classes)):
-            raise ValueError(
-                f"id2label must name the classes 0..{num_classes - 1} (num_class_embeds - 1 = {num_classes}; the last "
-                f"embedding is the null class), but it names {sorted(map(int, id2label))}."
-            )
         self.register_to_config(
-            id2label=id2label,  # JSON turns keys into strings, so they are strings from the start
+            id2label=self.checked_names(unet, id2label),
             pixel_unshuffle=pixel_unshuffle,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
@@ -605,23 +639,10 @@ class ClassConditionalPipeline(CarriesCode, RestoresFromPosterior, DiffusionPipe
         self._fits: SchedulerMixin | None = None  # the last scheduler that was checked
 
     @property
-    def class_names(self) -> list[str]:
-        """Names by class id."""
-        return [self.config.id2label[str(i)] for i in range(len(self.config.id2label))]
-
-    @property
     def image_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of an image."""
         p, side = self.config.pixel_unshuffle, self.unet.config.sample_size
         return self.unet.config.in_channels // p**2, side * p, side * p
-
-    def class_ids(self, classes: str | int | Sequence[str | int | None] | torch.Tensor | None) -> list[int]:
-        """Ids of classes given by name, by id, or as a list of either; None is the null class: none in particular.
-
-        Raises:
-            ValueError: a class doesn't exist; the message lists those that do.
-        """
-        return class_ids(classes, self.class_names)
 
     @torch.no_grad()
     @also_called(

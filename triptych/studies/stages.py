@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from triptych.errors import UserError
+from triptych.evaluation.work_sharing import require_one_process
 from triptych.paths import project_path
 
 
@@ -60,6 +61,7 @@ def device_flags(device: str | None) -> list[str]:
 
 
 def _call(*arguments: object) -> None:
+    require_one_process()
     done = subprocess.run([sys.executable, *map(str, arguments)])
     if done.returncode:
         raise UserError("stopped there; run the same command again to go on.")
