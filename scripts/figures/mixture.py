@@ -18,6 +18,7 @@ import torch
 
 from triptych.errors import UserError
 from triptych.losses.mixture import Mixture
+from triptych.outputs import claim_file
 from triptych.studies.exact_world import bound, contest, describe, diffusion
 
 WORLD = Mixture(
@@ -39,8 +40,7 @@ def main(output: Path = Path("runs/mixture"), num_updates: int = 2000, seed: int
     if num_updates < 1:
         raise UserError("num_updates must be at least 1.")
     target = output / "mixture.json"
-    if target.exists() and not overwrite:
-        raise UserError(f"{target} is already there; choose another --output, or --overwrite true.")
+    claim_file(target, overwrite)
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     found = {

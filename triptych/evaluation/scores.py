@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import statistics
 from pathlib import Path
@@ -23,6 +24,18 @@ from triptych.paths import project_path
 from triptych.seeds import image_generators
 
 NUMBERS = ("frechet_distance", "kernel_distance", "precision", "recall", "inception_score")
+
+
+def require_drawing(pipe: DiffusionPipeline, source: str) -> None:
+    """Refuse a pipeline whose call takes images instead of drawing them.
+
+    Raises:
+        UserError: that of the folder `source` does.
+    """
+    if "images" in inspect.signature(pipe.__call__).parameters:
+        raise UserError(
+            f"{source} is a {type(pipe).__name__}, which draws nothing. Give a diffusion pipeline or a VAE."
+        )
 
 
 def call_arguments(pipe: DiffusionPipeline, given: dict[str, Any]) -> dict[str, Any]:
