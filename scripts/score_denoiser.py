@@ -30,6 +30,7 @@ from triptych.evaluation.restorers import (
     tuned_strength,
 )
 from triptych.evaluation.scores import key_of
+from triptych.evaluation.work_sharing import require_one_process
 from triptych.jsonl import Rows
 from triptych.outputs import claim_study
 from triptych.studies import comparison
@@ -91,6 +92,7 @@ def main(
     if min(diffusion_steps or [1]) < 1:
         raise UserError(f"diffusion_steps {diffusion_steps} must be 1 or more.")
     # Loaded before anything is measured: a wrong folder is said at once.
+    require_one_process()
     place = find_device(device)
     restorers = load_restorers(models, diffusion_steps or [1, 25], seed, place)
     critic = load_judge(judge, place) if judge else None

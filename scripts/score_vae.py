@@ -25,6 +25,7 @@ from triptych.errors import UserError
 from triptych.evaluation.latents import knn_accuracy
 from triptych.evaluation.likelihoods import elbo_parts, make_decoder, summarize_elbo
 from triptych.evaluation.similarity import psnr, ssim
+from triptych.evaluation.work_sharing import require_one_process
 from triptych.outputs import claim_file
 from triptych.pipelines.store import load_pipeline, weights_hash
 from triptych.seeds import keyed_generator
@@ -65,6 +66,7 @@ def main(
     claim_file(path, overwrite, ".json")
     if num_importance_samples < 1 or num_neighbors < 1 or batch_size < 1:
         raise UserError("num_importance_samples, num_neighbors and batch_size must be at least 1.")
+    require_one_process()
     pipe = load_pipeline(pipeline, "vae").to(find_device(device))
     train, test = (
         load_images(dataclasses.replace(data, split=split), split_setting=setting)

@@ -23,7 +23,7 @@ from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin
 import jsonargparse
 import yaml
 
-from triptych.errors import UserError, explain, is_refusal, plain, stop_where_nobody_reads, tell_traceback
+from triptych.errors import UserError, explain, is_refusal, plain, tell_traceback
 
 T = TypeVar("T")
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)  # what stands below a setting explains it
@@ -238,8 +238,6 @@ def _answer_early() -> None:
         script = ast.parse(source.read_text())
         call = _call_of_command(script)
         if call is not None:
-            if {"-h", "--help"} & set(sys.argv):
-                stop_where_nobody_reads()
             _from_command_line(*_interface_of(script, call))
     except UserError as error:
         _leave(error, f"error: {plain(error)}", 2)

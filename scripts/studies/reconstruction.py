@@ -23,6 +23,7 @@ from triptych.devices import find_device
 from triptych.errors import UserError
 from triptych.evaluation.judges import load_judge
 from triptych.evaluation.reconstruction import QUANTITIES, PartialDiffusion, first_of_each_class, measure_reconstruction
+from triptych.evaluation.work_sharing import require_one_process
 from triptych.figures.charts import save_curves
 from triptych.figures.images import save_reverse_process
 from triptych.figures.tables import markdown
@@ -69,6 +70,7 @@ def main(
     claim_study(output, overwrite)
     if num_images_per_class < 1 or batch_size < 1:
         raise UserError("num_images_per_class and batch_size must be at least 1.")
+    require_one_process()
     place = find_device(device)
     critic = load_judge(judge, place)
     pipe = load_pipeline(pipeline, "unet", torch_dtype=getattr(torch, dtype)).to(place)
@@ -82,15 +84,13 @@ def main(
     if (images.channels, images.image_size, images.image_size) != pipe.image_shape:
         raise UserError(f"{pipeline} draws {pipe.image_shape}; the data has {images.channels, images.image_size}.")
     if images.class_names != pipe.class_names or set(pipe.class_names) - set(critic.class_names):
-        raise UserError(
-            f"The classes of {pipeline}, {', '.join(pipe.class_names)}, are not the data's and the judge's."
-        )
+        names = ", ".join(pipe.class_names)
+        raise UserError(f"The classes of {pipeline}, {names}, are not the data's and the judge's.")
     indices = first_of_each_class(images, num_images_per_class)
     rows = Rows(output / "rows.jsonl")
     key = {"weights": weights_hash(pipeline), "judge": critic.fingerprint, "data": data.path, "split": data.split}
     key |= {"n": len(indices), "seed": seed, "dtype": dtype, "scheduler": scheduler}
     key |= {"guidance_scale": guidance_scale, "num_inference_steps": num_inference_steps}
-
     diffusion = PartialDiffusion(pipe, images, num_inference_steps, guidance_scale, seed)
     for t in sorted(chosen):
         if not rows.find(**key, t=t):
@@ -104,8 +104,8 @@ def main(
         for key, title in QUANTITIES.items()
     }
     chart = save_curves(curves, "t", output / "classes.png")
-    examples = pictures(diffusion, indices[::num_images_per_class], chosen, output)
-    print(f"\n{text}", output / "table.md", chart, examples, sep="\n")
+    table_of_pictures = pictures(diffusion, indices[::num_images_per_class], chosen, output)
+    print(f"\n{text}", output / "table.md", chart, table_of_pictures, sep="\n")
 
 
 def table(rows: list[dict[str, Any]], class_names: list[str]) -> str:
