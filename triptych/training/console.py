@@ -103,10 +103,10 @@ class Progress:
     def step(self, update: int, log: ScalarLog) -> None:
         """An update is done. Until the first row of the log, the 1st, 2nd, 4th, 8th, ... shows its losses: reading them
         costs a synchronisation with an accelerator."""
+        self._bar.update()
         done = update - self._begun_with
         if not self._bar.disable and not self._rows and done & (done - 1) == 0:
-            self._bar.set_postfix(in_short(log.newest()), refresh=False)
-        self._bar.update()
+            self._bar.set_postfix(in_short(log.newest()))
 
     def row(self, update: int, means: dict[str, float], images_per_second: float) -> None:
         """A row of the log has been written."""

@@ -122,11 +122,12 @@ def blanks(
 
 
 def as_flags(settings: dict[str, Any]) -> list[str]:
-    """Settings as they are typed."""
-    typed = {
-        key: ",".join(map(str, value)) if isinstance(value, list) else str(value) for key, value in settings.items()
-    }
-    return [part for key, value in typed.items() for part in (f"--{key}", value)]
+    """Settings as they are typed, lists in brackets: of an optional group such as ``noise`` nothing else is read."""
+
+    def typed(value: Any) -> str:
+        return f"[{','.join(map(typed, value))}]" if isinstance(value, list) else str(value)
+
+    return [part for key, value in settings.items() for part in (f"--{key}", typed(value))]
 
 
 def noise_flags(config: ExperimentConfig) -> list[str] | None:

@@ -11,19 +11,27 @@ import signal
 import subprocess
 import sys
 
-from accelerate.commands.launch import main
+from accelerate.commands.launch import launch_command, launch_command_parser
+from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 
 def launch() -> None:
     """What ``accelerate launch`` does with the arguments of the command line."""
+    parser = launch_command_parser()
+    # As if the command line had said it: the config file, which asks for quiet, does not change it any more, and a
+    # script that fails raises here with its status.
+    parser.set_defaults(quiet=False, nondefault={"quiet"})
+    arguments = parser.parse_args()
     signal.signal(signal.SIGINT, lambda *_: None)  # not SIG_IGN, which the script would inherit
     try:
-        main()
+        launch_command(arguments)
     except subprocess.CalledProcessError as error:
         sys.exit(status_of(error.returncode))
     except ChildFailedError as error:  # of several processes
         sys.exit(status_of(error.get_first_failure()[1].exitcode))
+    except SignalException as error:  # their launcher has told them, and waited
+        sys.exit(128 + int(error.sigval))
 
 
 def status_of(code: int) -> int:
