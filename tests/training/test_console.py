@@ -203,6 +203,9 @@ def test_curves_show_what_is_logged(tmp_path):
     path = curves.draw_curves(tmp_path)
     assert path == tmp_path / "curves.png" and curve_pixels(path) > 500 and few > 20
     assert curve_pixels(path, "#ff7f0e") > 50
+    bottom = Image.open(path).crop((0, Image.open(path).height - 60, *Image.open(path).size))
+    bottom.save(tmp_path / "legend.png")
+    assert curve_pixels(tmp_path / "legend.png", "#ff7f0e") > 20, "the second panel's curve is named too"
     assert Image.open(path).width > 900, "two panels"
 
 

@@ -132,9 +132,8 @@ def save_curves(
         axis.set_ylim(low - 0.05 * (high - low) - 1e-9, high + 0.05 * (high - low) + 1e-9)
         axis.grid(alpha=0.25)
     axes[0][0].set_ylabel(ylabel)
-    figure.legend(
-        *axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=min(3, len(runs)), frameon=False
-    )
+    named = {label: line for axis in axes[0] for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(named.values(), named, loc="outside lower center", ncols=min(3, len(named)), frameon=False)
     return save(figure, path)
 
 
