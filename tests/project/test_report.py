@@ -842,7 +842,7 @@ def test_no_result_is_typed_by_hand(language, chapter):
 def test_a_missing_record_is_named_with_the_command_that_makes_it(tmp_path, monkeypatch):
     import project.build_report as build_report
 
-    for folder in ("report", "docs/images", "records"):
+    for folder in ("report", "docs/images", "records", "triptych/figures"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (tmp_path / "records/vae_comparison/comparison.json").unlink()
