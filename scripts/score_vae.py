@@ -25,6 +25,8 @@ from triptych.errors import UserError
 from triptych.evaluation.latents import knn_accuracy
 from triptych.evaluation.likelihoods import elbo_parts, make_decoder, summarize_elbo
 from triptych.evaluation.similarity import psnr, ssim
+from triptych.evaluation.work_sharing import require_one_process
+from triptych.outputs import claim_file
 from triptych.pipelines.store import load_pipeline, weights_hash
 from triptych.seeds import keyed_generator
 
@@ -41,6 +43,7 @@ def main(
     batch_size: int = 100,
     seed: int = 0,
     output: Path | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Measure a VAE.
 
@@ -55,10 +58,15 @@ def main(
         num_neighbors: of the k-NN classifier on latent means.
         batch_size: images at once.
         seed: of the latent samples, and of the pixels drawn black or white for that likelihood.
-        output: the JSON file to write; scores.json beside the pipeline's folder if not given.
+        output: the JSON file to write; scores.json beside the pipeline's folder, or in runs if that is on the Hub,
+            if not given.
+        overwrite: replace an output file that is there already.
     """
+    path = output or (Path(pipeline).parent if Path(pipeline).exists() else Path("runs")) / "scores.json"
+    claim_file(path, overwrite, ".json")
     if num_importance_samples < 1 or num_neighbors < 1 or batch_size < 1:
         raise UserError("num_importance_samples, num_neighbors and batch_size must be at least 1.")
+    require_one_process()
     pipe = load_pipeline(pipeline, "vae").to(find_device(device))
     train, test = (
         load_images(dataclasses.replace(data, split=split), split_setting=setting)
@@ -81,12 +89,12 @@ def main(
         if pipe.config.likelihood == "binarized_bernoulli":
             pixels = (torch.rand(pixels.shape, generator=keyed_generator("pixels", seed, first)) < pixels).float()
         mean, logvar = pipe.encode(pixels)
-        again = pipe.decode(mean)
+        reconstruction = pipe.decode(mean)
         measured = {
             "mean": mean.cpu(),
-            "mse": (again - pixels).square().flatten(1).mean(1),
-            "psnr": psnr(pixels, again),
-            "ssim": ssim(pixels, again),
+            "mse": (reconstruction - pixels).square().flatten(1).mean(1),
+            "psnr": psnr(pixels, reconstruction),
+            "ssim": ssim(pixels, reconstruction),
         }
         if pipe.vae.config.variational:
             generator = keyed_generator("posterior", seed, first)
@@ -111,7 +119,7 @@ def main(
     if test.has_labels and train.has_labels:
         accuracy = knn_accuracy(pipe, train, test, measured["mean"], num_neighbors)
         scores |= {"num_neighbors": num_neighbors, "knn_accuracy": accuracy}
-    path = output or Path(pipeline).parent / "scores.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(scores, indent=2) + "\n")
     for key, value in scores.items():
         print(f"{key:40} {value:.4f}" if isinstance(value, float) else f"{key:40} {value}")

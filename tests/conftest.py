@@ -93,6 +93,22 @@ def _threads() -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
 
 
+@pytest.fixture
+def figures(monkeypatch) -> list:
+    """The matplotlib figures that are written while the test runs: what they show can be asked of them."""
+    from triptych.figures import charts, images
+
+    kept, save = [], images.save
+
+    def keep(figure, path: Path, **settings) -> Path:
+        kept.append(figure)
+        return save(figure, path, **settings)
+
+    for module in (charts, images):
+        monkeypatch.setattr(module, "save", keep)
+    return kept
+
+
 TOKEN = "hf_TheTokenOfTheTest"
 
 

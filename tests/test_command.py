@@ -229,6 +229,16 @@ for script in sys.argv[1:]:
 """
 
 
+@pytest.mark.parametrize("command", [["-m", "triptych"], ["scripts/generate.py"]])
+def test_help_that_is_read_no_further_ends_without_a_word(command):
+    """As in `triptych --help | head`."""
+    start = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, *command, "--help"], cwd=ROOT, env=environment(), **start) as process:
+        process.stdout.close()  # long before the first line is written
+        assert process.stderr.read() == ""
+    assert process.returncode != 2
+
+
 def test_help_and_mistakes_are_answered_before_anything_heavy_is_imported():
     scripts = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "scripts").rglob("*.py"))]
     assert len(scripts) > 25

@@ -18,12 +18,13 @@ from triptych.config.base import read_yaml
 from triptych.figures.charts import save_comparison
 from triptych.figures.tables import markdown
 from triptych.measures import MEASURES
+from triptych.outputs import claim_study
 from triptych.studies import stages
 
 SHOWN = ("neg_elbo", "importance_weighted_nll", "reconstruction", "kl", "mse", "psnr", "ssim")
 SHOWN += ("active_units", "knn_accuracy")
 COLUMNS = {key: (MEASURES[key].column, MEASURES[key].digits) for key in SHOWN}  # score: (title, digits)
-COLUMNS["psnr"] = ("PSNR, dB (mean over images)", 2)  # of the mean squared error it would be another number
+COLUMNS["psnr"] = ("PSNR, dB (mean over images)", 2)  # the PSNR of the mean squared error is another number
 COLUMNS["ssim"] = ("SSIM", 3)  # the seeds differ in the third digit
 
 
@@ -37,6 +38,7 @@ def main(
     device: str | None = None,
     train_flags: list[str] | None = None,
     score_flags: list[str] | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Compare latent sizes.
 
@@ -51,7 +53,9 @@ def main(
         device: cpu, cuda, mps; the best there is if not given.
         train_flags: more flags for scripts/train_vae.py, such as '[--num_updates, "100"]'.
         score_flags: more flags for scripts/score_vae.py, such as '[--dtype, bfloat16]'.
+        overwrite: write into an output folder that holds other things than this command's own work.
     """
+    claim_study(output, overwrite)
     data = ["--data.path", data_path] if data_path else []
     results: dict[int, list[dict]] = {}
     for latent_dim in latent_dims or [2, 4, 16]:
@@ -61,7 +65,14 @@ def main(
             if not (run / "scores.json").exists():
                 trained_on = ["--data.path", read_yaml(run / "config.yaml")["data"]["path"]]
                 k = ["--num_importance_samples", num_importance_samples]
-                stages.run("score_vae.py", run / "pipeline", *trained_on, *k, *stages.on(device), *(score_flags or []))
+                stages.run(
+                    "score_vae.py",
+                    run / "pipeline",
+                    *trained_on,
+                    *k,
+                    *stages.device_flags(device),
+                    *(score_flags or []),
+                )
             results.setdefault(latent_dim, []).append(json.loads((run / "scores.json").read_text()))
 
     table = {d: {key: [s[key] for s in scores if key in s] for key in COLUMNS} for d, scores in results.items()}
@@ -85,12 +96,12 @@ def summary(table: dict[int, dict[str, list[float]]], results: dict[int, list[di
             spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
             cells.append(f"{np.mean(values):.{digits}f}{spread}" if values else "")
         lines.append([latent_dim, *cells])
-    some = next(iter(results.values()))
-    first = some[0]
+    of_one_size = next(iter(results.values()))
+    first = of_one_size[0]
     note = f"{first['n']:,} {first['split']} images of {first['data']}, {first['likelihood']} likelihood"
     if "num_importance_samples" in first:
         note += f", k = {first['num_importance_samples']}"
-    note += f"; mean ± standard deviation over {len(some)} seeds." if len(some) > 1 else "; one seed."
+    note += f"; mean ± standard deviation over {len(of_one_size)} seeds." if len(of_one_size) > 1 else "; one seed."
     titles = ["latent size", *(title for title, _ in COLUMNS.values())]
     return f"{markdown(titles, lines)}\n\n{note}\n"
 

@@ -8,10 +8,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from figures.mixture import WORLD, contours, main
+from figures.mixture import WORLD, main
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from triptych.errors import UserError
+from triptych.figures.contours import contours
 from triptych.losses.mixture import Mixture, ddim, gap, heun, jensen_shannon, kl, plane, predicted, straight
 
 
@@ -205,7 +206,7 @@ def test_predictions_are_the_conditional_means_of_flow_matching(generator):
 
 
 def test_contours_lie_where_the_height_is():
-    for of_level in contours(lambda x: -x.square().sum(1), [-4.0, -1.0]):
+    for of_level in contours(lambda x: -x.square().sum(1), [-4.0, -1.0], half=4.5):
         points = np.array([point for line in of_level["lines"] for point in line])
         np.testing.assert_allclose((points**2).sum(1), -of_level["level"], rtol=0.02)
 
