@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from stand_ins import classifier_flags, gan_flags, vae_flags, write_images
 
 from triptych import cli
+from triptych.figures.palette import COLOURS
 from triptych.publishing.kinds import KINDS
 from triptych.training import console, curves, follow_up
 from triptych.training.log import ScalarLog
@@ -43,7 +44,7 @@ def launch(script: str, folder: Path, *arguments: str) -> subprocess.CompletedPr
     return done
 
 
-def curve_pixels(path: Path, colour: str = "#1f77b4") -> int:
+def curve_pixels(path: Path, colour: str = COLOURS[0]) -> int:
     """How much of a picture is of a curve's own colour."""
     wanted = [int(colour[k : k + 2], 16) for k in (1, 3, 5)]
     return int((np.abs(np.asarray(Image.open(path).convert("RGB")).astype(int) - wanted).max(-1) < 40).sum())
@@ -202,10 +203,10 @@ def test_curves_show_what_is_logged(tmp_path):
     log.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"upd')
     path = curves.draw_curves(tmp_path)
     assert path == tmp_path / "curves.png" and curve_pixels(path) > 500 and few > 20
-    assert curve_pixels(path, "#ff7f0e") > 50
+    assert curve_pixels(path, COLOURS[1]) > 50
     bottom = Image.open(path).crop((0, Image.open(path).height - 60, *Image.open(path).size))
     bottom.save(tmp_path / "legend.png")
-    assert curve_pixels(tmp_path / "legend.png", "#ff7f0e") > 20, "the second panel's curve is named too"
+    assert curve_pixels(tmp_path / "legend.png", COLOURS[1]) > 20, "the second panel's curve is named too"
     assert Image.open(path).width > 900, "two panels"
 
 
