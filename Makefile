@@ -7,7 +7,7 @@ DEMO := runs/demo_diffusion_digits
 NAME ?= Full Name
 ID ?= 00000
 
-.PHONY: demo test lint benchmark report notebooks badges space clean
+.PHONY: demo test lint benchmark report notebooks address space clean
 
 demo: .venv/.runtime  ## train on real handwritten digits, save, load in a new process, draw what was asked for
 	$(LAUNCH) scripts/train_diffusion.py --config configs/demo/diffusion_digits.yaml --resume latest
@@ -35,8 +35,8 @@ report: .venv/.report  ## the report in Persian and English, into runs/report; N
 notebooks: .venv/.notebooks  ## execute all notebooks in place
 	$(BIN)/python scripts/project/run_notebooks.py
 
-badges: .venv/.notebooks  ## write the repository's address (pyproject.toml) into the notebooks
-	$(BIN)/python scripts/project/run_notebooks.py --execute false
+address: .venv/.runtime  ## write a fork's address everywhere; URL=https://github.com/OWNER/REPO
+	$(BIN)/python scripts/project/set_address.py "$(URL)"
 
 space: .venv/.space  ## a page to play with the trained models; TRIPTYCH_MODELS=folder for others than ours
 	$(BIN)/python space/app.py

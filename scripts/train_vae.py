@@ -22,6 +22,7 @@ from triptych.config.vae import VaeConfig
 from triptych.data.image_set import ImageSet, to_unit_interval
 from triptych.data.sources import load_images
 from triptych.errors import UserError
+from triptych.evaluation.validation import validate_vae
 from triptych.figures.images import save_image_grid
 from triptych.losses.vae import free_bits, kl_to_standard_normal, negative_log_likelihood
 from triptych.publishing.cards import model_card
@@ -29,18 +30,16 @@ from triptych.training.averages import averaged_weights
 from triptych.training.optimizers import make_ema, make_lr_schedulers, make_optimizers
 from triptych.training.run import Run
 from triptych.training.steps import save_and_finish, take_step
-from triptych.training.validation import validate_vae
 
 COLUMNS = 12  # of the grids drawn while training
 
 
 def main(config: VaeConfig) -> None:
     run = Run(config)
-    images = load_images(config.data)
-    split = config.validation_split
-    held_out = (
-        load_images(dataclasses.replace(config.data, split=split), split_setting="validation_split") if split else None
-    )
+    images = load_images(config.data, tell=False)
+    split, held_out = config.validation_split, None
+    if split:
+        held_out = load_images(dataclasses.replace(config.data, split=split), False, "validation_split", tell=False)
     if held_out is not None and (held_out.channels, held_out.image_size) != (images.channels, images.image_size):
         raise UserError(
             f"validation_split {split!r} has {held_out.channels} channels of {held_out.image_size} pixels a side, the "
@@ -60,7 +59,7 @@ def main(config: VaeConfig) -> None:
 
     fixed_log_sigma = torch.tensor(math.log(config.sigma or 1.0), device=run.device)
     # Kingma & Welling 2014, algorithm 1.
-    for x, _ in run.batches(images):  # (B, C, H, W) in [-1, 1]
+    for x, _ in run.batches(images, held_out):  # (B, C, H, W) in [-1, 1]
         with run.accumulate(vae):
             pixels = (x + 1) / 2  # what p(x | z) describes, in [0, 1]
             if config.likelihood == "binarized_bernoulli":

@@ -88,8 +88,7 @@ def command_for(arguments: list[str]) -> list[str]:
     mark = rest.index("--") if "--" in rest else len(rest)
     launch = [
         "-m",
-        "accelerate.commands.launch",
-        "--quiet",
+        "triptych.training.launch",
         "--config_file",
         str(project_path("accelerate_config.yaml")),
     ]

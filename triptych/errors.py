@@ -11,7 +11,8 @@ import sys
 import tempfile
 import time
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from triptych.paths import PACKAGE, project_path
@@ -71,6 +72,19 @@ def tell_traceback(error: BaseException, folder: Path | None) -> str:
                 file.write(text)
             return f"The traceback is in {path}."
     return "The traceback could not be saved; TRIPTYCH_TRACEBACK=1 in the environment shows it."
+
+
+@contextmanager
+def expendable(what: str, folder: Path | None = None) -> Iterator[None]:
+    """For what a work can do without: an exception in the body becomes a warning, and a traceback in `folder`."""
+    try:
+        yield
+    except Exception as error:
+        print(
+            f"\nwarning: {what} failed ({type(error).__name__}: {plain(error)}); the rest goes on. "
+            f"{tell_traceback(error, folder)}",
+            file=sys.stderr,
+        )
 
 
 def explain(error: Exception) -> str:

@@ -2,9 +2,9 @@
 
     python scripts/project/run_notebooks.py                                 # all of them; three minutes on two cores
     python scripts/project/run_notebooks.py --notebooks notebooks/01_vae.ipynb
-    python scripts/project/run_notebooks.py --execute false                 # only the address, as a fork needs it
+    python scripts/project/run_notebooks.py --execute false                 # only those two cells
 
-The address is Repository under [project.urls] in pyproject.toml, or TRIPTYCH_REPOSITORY where that is set. Data comes
+The address is Repository under [project.urls] in pyproject.toml (`make address`), or TRIPTYCH_REPOSITORY. Data comes
 from the Hub, or from where TRIPTYCH_MNIST and TRIPTYCH_CIFAR10 point. Needs the extra: pip install -e '.[notebooks]'
 """
 
@@ -14,7 +14,6 @@ from triptych.cli import command, listed
 
 import base64
 import io
-import re
 from pathlib import Path
 
 import nbformat
@@ -35,30 +34,22 @@ FETCH = """\
 import os
 import sys
 
-if "google.colab" in sys.modules:  # there: fetch the project and install it; everywhere else this cell does nothing
-    !git clone --quiet --depth 1 {address} project
-    %cd -q project
-    %pip install --quiet -e .
+if "google.colab" in sys.modules:  # there: fetch the project and what the session lacks; elsewhere this does nothing
+    !test -d /content/project || git clone --quiet --depth 1 {address} /content/project
+    %cd -q /content/project
+    %run notebooks/colab.py
     sys.path.insert(0, os.getcwd())"""
 
 
-def main(
-    notebooks: str | None = None, execute: bool = True, timeout: int = 3600, readme: Path = ROOT / "README.md"
-) -> None:
+def main(notebooks: str | None = None, execute: bool = True, timeout: int = 3600) -> None:
     """Execute notebooks.
 
     Args:
         notebooks: which, separated by commas; all of notebooks/ if not given.
         execute: false = write the address only.
         timeout: seconds a cell may take.
-        readme: the page whose badges get the address too.
     """
     address = repository_address()
-    page = readme.read_text()
-    opened = f"https://colab.research.google.com/github/{address.removeprefix('https://github.com/')}/blob/{BRANCH}/"
-    page_now = re.sub(r"https://colab\.research\.google\.com/github/[\w.-]+/[\w.-]+/blob/[\w.-]+/", opened, page)
-    if page_now != page:
-        readme.write_text(page_now)
     for path in list(map(Path, listed(notebooks))) or sorted((ROOT / "notebooks").glob("*.ipynb")):
         if not path.is_file():
             raise UserError(f"{path} does not exist.")

@@ -12,30 +12,28 @@ from __future__ import annotations
 from triptych.cli import command
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import torch
 
 from triptych.config.base import DataConfig
 from triptych.data.sources import load_images
 from triptych.devices import find_device
 from triptych.errors import UserError
-from triptych.evaluation.judges import load_judge
-from triptych.evaluation.reconstruction import QUANTITIES, PartialDiffusion, first_of_each_class, measure_reconstruction
+from triptych.evaluation.judges import judge_of, load_judge
+from triptych.evaluation.reconstruction import PartialDiffusion, first_of_each_class, measure_reconstruction
 from triptych.evaluation.work_sharing import require_one_process
-from triptych.figures.charts import save_curves
 from triptych.figures.images import save_reverse_process
-from triptych.figures.tables import markdown
 from triptych.jsonl import Rows
 from triptych.outputs import claim_study
 from triptych.pipelines.schedulers import scheduler_class
 from triptych.pipelines.store import load_pipeline, weights_hash
+from triptych.studies.reconstruction import reconstruction_charts, reconstruction_table
 
 
 def main(
     pipeline: str,
-    judge: str = "runs/classifier_cifar10/classifier",
+    judge: str | None = None,
     data: DataConfig = DataConfig(split="test"),  # noqa: B008 - frozen
     timesteps: list[int] | None = None,
     num_inference_steps: int = 50,
@@ -53,7 +51,7 @@ def main(
 
     Args:
         pipeline: folder of a saved class-conditional pipeline.
-        judge: a classifier of scripts/train_classifier.py.
+        judge: a classifier of scripts/train_classifier.py; if not given, the one in pretrained/ that knows the classes.
         data: the images; the first of each class are taken.
         timesteps: training steps to noise images to; eleven from the beginning to the end if not given.
         num_inference_steps: steps back from the last training step; from an earlier t in proportion.
@@ -72,7 +70,8 @@ def main(
         raise UserError("num_images_per_class and batch_size must be at least 1.")
     require_one_process()
     place = find_device(device)
-    critic = load_judge(judge, place)
+    images = load_images(data, need_labels=True)
+    critic = load_judge(judge or judge_of(images.class_names, images.image_size), place)
     pipe = load_pipeline(pipeline, "unet", torch_dtype=getattr(torch, dtype)).to(place)
     pipe.scheduler = scheduler_class(scheduler).from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
@@ -80,7 +79,6 @@ def main(
     chosen = timesteps or [round(last * k / 10) for k in range(11)]
     if not all(0 <= t <= last for t in chosen) or num_inference_steps < 1:
         raise UserError(f"timesteps {chosen} must lie between 0 and {last}, num_inference_steps be at least 1.")
-    images = load_images(data, need_labels=True)
     if (images.channels, images.image_size, images.image_size) != pipe.image_shape:
         raise UserError(f"{pipeline} draws {pipe.image_shape}; the data has {images.channels, images.image_size}.")
     if images.class_names != pipe.class_names or set(pipe.class_names) - set(critic.class_names):
@@ -97,34 +95,11 @@ def main(
             measured = measure_reconstruction(diffusion, critic, indices, t, batch_size)
             rows.add(key | {"t": t, "snr_db": diffusion.snr_db(t)} | measured)
     found = [rows.find(**key, t=t) for t in sorted(chosen)]
-    text = table(found, pipe.class_names)
+    text = reconstruction_table(found, pipe.class_names)
     (output / "table.md").write_text(text)
-    curves = {
-        title: {name: (sorted(chosen), [row["per_class"][name][key] for row in found]) for name in pipe.class_names}
-        for key, title in QUANTITIES.items()
-    }
-    chart = save_curves(curves, "t", output / "classes.png")
+    made = reconstruction_charts(found, pipe.class_names, output)
     table_of_pictures = pictures(diffusion, indices[::num_images_per_class], chosen, output)
-    print(f"\n{text}", output / "table.md", chart, table_of_pictures, sep="\n")
-
-
-def table(rows: list[dict[str, Any]], class_names: list[str]) -> str:
-    """All classes together at each t, then the classes at the t where they differ most in what is kept."""
-    steps = []
-    for row in rows:
-        cells = (f"{row[key]:.3f} ± {row[f'{key}_interval']:.3f}" for key in QUANTITIES)
-        steps.append([row["t"], f"{row['snr_db']:+.1f}", *cells])
-    spread = max(rows, key=lambda row: np.std([c["kept"] for c in row["per_class"].values()]))
-    classes = [[name, *(f"{spread['per_class'][name][key]:.3f}" for key in QUANTITIES)] for name in class_names]
-    first = rows[0]
-    note = (
-        f"n = {first['n']:,} images of {first['data']}, {first['split']}; {first['scheduler']}, "
-        f"{first['num_inference_steps']} steps from the last t, guidance {first['guidance_scale']:g}, seed "
-        f"{first['seed']}."
-    )
-    at_each_t = markdown(["t", "SNR, dB", *QUANTITIES.values()], steps)
-    by_class = markdown(["class", *QUANTITIES.values()], classes)
-    return f"{at_each_t}\n\nBy class at t = {spread['t']}:\n\n{by_class}\n\n{note}\n"
+    print(f"\n{text}", output / "table.md", *made, table_of_pictures, sep="\n")
 
 
 def pictures(diffusion: PartialDiffusion, indices: list[int], chosen: list[int], output: Path) -> Path:

@@ -6,7 +6,7 @@
 
 Every combination is a row, kept as soon as it is measured, so the command can be interrupted, and repeated with
 another grid: first all guidance scales at one number of steps, then all steps at the best scale. Ends in table.md,
-charts of all that has been measured, and the fastest setting whose Frechet distance is within 2 % of the best.
+charts of all that has been measured, and the fastest setting that is not told apart from the best.
 
 What is drawn is kept too, in drawn_*/ (3 MB for 1,000 images of CIFAR-10): another judge, or fewer images a class, asks
 for no new drawing. Delete those folders when no more is to be asked. Started by ``accelerate launch`` in several

@@ -86,9 +86,11 @@ def test_a_pipeline_is_drawn_once_and_scored(score, tmp_path, monkeypatch):
     assert [p.name for p in drawn] == ["00000000_15.npz", "00000015_15.npz", "00000030_10.npz"]
     drawn[1].unlink()  # interrupted there
     times = [p.stat().st_mtime_ns for p in (drawn[0], drawn[2])]
-    assert score(source) == first, "what was missing is drawn again, the same"
+    with pytest.raises(UserError, match=r"scores\.json is there already.*--overwrite"):
+        score(source)
+    assert score(source, overwrite=True) == first, "what was missing is drawn again, the same"
     assert [p.stat().st_mtime_ns for p in (drawn[0], drawn[2])] == times
-    assert score(source, guidance_scale=2.0)["guidance_scale"] == 2.0
+    assert score(source, guidance_scale=2.0, overwrite=True)["guidance_scale"] == 2.0
     assert len(list((tmp_path / "scores").glob("drawn_*"))) == 2, "other settings are other images"
 
 
@@ -187,8 +189,11 @@ def test_reconstruction_per_class(tmp_path, judge, capsys):
     rows = [json.loads(line) for line in (tmp_path / "study/rows.jsonl").read_text().splitlines()]
     assert [row["t"] for row in rows] == [5, 500] and rows[0]["psnr"] > rows[1]["psnr"]
     assert rows[0]["snr_db"] > rows[1]["snr_db"] and rows[0]["kept"] > 0.5
+    assert all(of_class["n"] == 2 and "psnr_interval" in of_class for of_class in rows[0]["per_class"].values())
     assert rows[0]["kept"] == pytest.approx(sum(c["kept"] for c in rows[0]["per_class"].values()) / 10)
-    assert {path.name for path in (tmp_path / "study").glob("*.png")} == {"classes.png", "pictures.png"}
+    assert {path.name for path in (tmp_path / "study").glob("*.png")} == {
+        *("curves.png", "classes_psnr.png", "classes_kept.png", "pictures.png")
+    }
     study(source, judge, **settings)
     assert len((tmp_path / "study/rows.jsonl").read_text().splitlines()) == 2
     for wrong, message in (

@@ -126,9 +126,9 @@ def test_forward_process(script, tmp_path, figures):
     assert len(ratios) == 6 and float(ratios[0].removesuffix(" dB")) > 20 > -20 > float(ratios[2].removesuffix(" dB"))
     assert [text.get_text() for text in chart.legends[0].get_texts()] == ["linear", "sigmoid"]
     with pytest.raises(UserError, match="outside the process"):
-        main(DataConfig(), tmp_path, timesteps=[1000])
+        main(DataConfig(), tmp_path / "new", timesteps=[1000])
     with pytest.raises(UserError, match="0 to 1436"):
-        main(DataConfig(), tmp_path, images=[5000])
+        main(DataConfig(), tmp_path / "new", images=[5000])
 
 
 def test_reverse_process(saved, script, tmp_path, figures):
@@ -203,8 +203,8 @@ def test_curves_of_what_a_log_holds(script, tmp_path, figures):
         ("", "loss", "x.png", "must name at least one"),
         (str(tmp_path / "run"), "", "x.png", "must name at least one"),
         (str(tmp_path / "run"), "kl", "x.png", "logged no 'kl'"),
-        (str(tmp_path / "run"), "loss", "x.picture", r"x\.picture ends in no kind of picture.*png"),
-        (str(tmp_path / "run"), "loss", "x", "ends in no kind of picture"),
+        (str(tmp_path / "run"), "loss", "x.picture", r"x\.picture must end in \.png or \.svg"),
+        (str(tmp_path / "run"), "loss", "x", "must end in"),
     ):
         with pytest.raises(UserError, match=message):
             main(runs, quantities, output=tmp_path / output)

@@ -203,7 +203,7 @@ def test_nan_stops_and_keeps_the_last_good_checkpoint(tmp_path, train):
 def test_what_a_finished_run_holds(reference):
     folder = reference["folder"]
     assert {p.name for p in folder.iterdir()} == {
-        "config.yaml", "run.json", "log.jsonl", "timing.jsonl", "checkpoints", "samples", "pipeline",
+        "config.yaml", "run.json", "log.jsonl", "timing.jsonl", "curves.png", "checkpoints", "samples", "pipeline",
     }  # fmt: skip
     log = rows(folder)
     assert [row["update"] for row in log] == [3, 6, 9, 12]

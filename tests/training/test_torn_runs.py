@@ -67,7 +67,7 @@ def trained(tmp_path_factory) -> Path:
     script = [sys.executable, str(ROOT / "scripts/train_vae.py"), *vae_flags(name="run")]
     done = launched(script, folder)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith("Training run: 1 process on cpu, 1 thread, precision no.\n")
+    assert done.stderr.startswith("Training run: cpu, 1 thread, precision fp32.\n")
     return folder / "runs/run"
 
 
@@ -474,5 +474,5 @@ def test_one_process_where_two_were_asked_for_is_told(tmp_path):
     command = [sys.executable, "-m", "accelerate.commands.launch", "-q", "--cpu", "--num_processes", "2"]
     script = [str(ROOT / "scripts/train_vae.py"), *vae_flags(name="x", num_updates=1)]
     done = subprocess.run([*command, *script], cwd=tmp_path, env=environment(), capture_output=True, text=True)
-    assert done.returncode == 0 and "Training x: 1 process on cpu" in done.stderr, done.stderr
+    assert done.returncode == 0 and "Training x: cpu, " in done.stderr, done.stderr
     assert "warning: accelerate was asked for several processes and started one" in done.stderr

@@ -153,6 +153,21 @@ def load_critic(
         return load_judge(shipped, device)
 
 
+def judge_of(class_names: list[str] | None, image_size: int | None) -> Path:
+    """:func:`shipped_judge`, where there must be one.
+
+    Raises:
+        UserError: there is none for these images.
+    """
+    shipped = shipped_judge(class_names, image_size)
+    if shipped is None:
+        raise UserError(
+            f"None of the judges in pretrained/ knows these classes at {image_size} pixels. Name a classifier of "
+            f"scripts/train_classifier.py by --judge."
+        )
+    return shipped
+
+
 def shipped_judge(class_names: list[str] | None, image_size: int | None) -> Path | None:
     """The classifier of ``pretrained/`` that was trained on images of these classes and this size, if there is one."""
     for file in sorted(project_path("pretrained").glob("judge-*/config.json")):

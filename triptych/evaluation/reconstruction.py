@@ -81,7 +81,7 @@ def first_of_each_class(images: ImageSet, count: int) -> list[int]:
 def measure_reconstruction(
     diffusion: PartialDiffusion, critic: Judge, indices: list[int], t: int, batch_size: int
 ) -> dict[str, Any]:
-    """QUANTITIES of the images at `indices` after noising to `t` and back: means, 95 % intervals, means per class.
+    """QUANTITIES of the images at `indices` after noising to `t` and back: means with 95 % intervals, also by class.
 
     "kept" is the share of images that the judge still puts into their class.
     """
@@ -105,8 +105,8 @@ def measure_reconstruction(
     for key, values in each.items():
         row[key], row[f"{key}_interval"] = mean_and_interval(values)
     by_class = np.array(labels)
-    row["per_class"] = {
-        name: {key: float(np.mean(np.array(values)[by_class == k])) for key, values in each.items()}
-        for k, name in enumerate(class_names)
-    }
+    row["per_class"] = {name: {"n": int((by_class == k).sum())} for k, name in enumerate(class_names)}
+    for k, of_class in enumerate(row["per_class"].values()):
+        for key, values in each.items():
+            of_class[key], of_class[f"{key}_interval"] = mean_and_interval(np.array(values)[by_class == k])
     return row

@@ -1,25 +1,51 @@
-"""Where the project lives: one setting for the report's links and the notebooks' badges."""
+"""Where the project lives: one setting for badges, citation, published cards, and the report's links."""
 
 from __future__ import annotations
 
 import os
 import re
+from importlib import metadata
 
 from triptych.errors import UserError
-from triptych.paths import project_path
+from triptych.paths import is_checkout, project_path
+
+UNSET = "https://github.com/your_account/triptych"  # what stands in pyproject.toml until `make address`
 
 
 def repository_address() -> str:
-    """Where the project lives, such as https://github.com/someone/triptych.
+    """Where the project lives, such as https://github.com/someone/triptych: TRIPTYCH_REPOSITORY where that is set,
+    else Repository under [project.urls] in pyproject.toml, which an installed copy has in its metadata.
 
     Raises:
         UserError: it is no GitHub address.
     """
-    declared = re.search(r'^Repository = "(.*)"$', project_path("pyproject.toml").read_text("utf-8"), re.MULTILINE)
-    address = os.environ.get("TRIPTYCH_REPOSITORY") or (declared.group(1) if declared else "")
-    if not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", address):
+    try:
+        return checked_address(os.environ.get("TRIPTYCH_REPOSITORY") or _declared())
+    except UserError as error:
         raise UserError(
-            f"the repository's address {address!r} is not of the form https://github.com/owner/name, which Colab can "
-            f"open. Set Repository under [project.urls] in pyproject.toml, or TRIPTYCH_REPOSITORY."
+            f"{error} `make address URL=...` sets it everywhere (Repository under [project.urls] in pyproject.toml), "
+            f"TRIPTYCH_REPOSITORY for one command."
+        ) from None
+
+
+def _declared() -> str:
+    if is_checkout():
+        text = project_path("pyproject.toml").read_text("utf-8")
+        found = re.search(r'^Repository = "(.*)"$', text, re.MULTILINE)
+        return found[1] if found else ""
+    urls = dict(line.split(", ", 1) for line in metadata.metadata("triptych").get_all("Project-URL") or ())
+    return urls.get("Repository", "")
+
+
+def checked_address(text: str) -> str:
+    """`text` as a repository's address, without what browsers and git put at its end (a slash, ``.git``).
+
+    Raises:
+        UserError: it is no address of a GitHub repository.
+    """
+    address = text.strip().removesuffix("/").removesuffix(".git")
+    if not re.fullmatch(r"https://github\.com/[a-z0-9][\w-]*/(?!\.{1,2}$)[\w.-]+", address, re.ASCII | re.IGNORECASE):
+        raise UserError(
+            f"the repository's address {text!r} is not of the form https://github.com/OWNER/REPO, which Colab can open."
         )
     return address

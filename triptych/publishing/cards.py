@@ -7,6 +7,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from triptych.publishing.address import UNSET, repository_address
 from triptych.publishing.kinds import KINDS, PLACE
 from triptych.publishing.results import scores_table
 
@@ -71,6 +72,8 @@ def publish(
     data.tags = list(dict.fromkeys([*(data.tags or []), *about.tags]))
     place = repo_id if revision in (None, "main") else f'{repo_id}", revision="{revision}'
     text = card.text.replace(PLACE, place)
+    if (address := repository_address()) != UNSET:
+        text = text.replace("By Triptych's ", f"By [Triptych]({address})'s ")
     if picture:
         above, mark, below = text.partition("\n## ")
         image = f"![samples]({picture})"
