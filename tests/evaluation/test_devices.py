@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import ast
 import json
-import subprocess
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, environment, launch_command
+from conftest import ROOT, launch_command, launched
 from stand_in_device import stand_in_device
 from stand_ins import make_denoiser, make_diffusion, make_judge, make_vae
 
@@ -133,7 +132,7 @@ def test_two_processes_share_a_scoring_and_write_it_once(tmp_path):
         several = ["--multi_gpu", "--num_processes", "2"] if count == "2" else []  # for all its name, on a CPU too
         launch = launch_command(*several, script=ROOT / "scripts/score.py")
         command = [*launch, *flags, "--output", str(tmp_path / count)]
-        done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
+        done = launched(command, tmp_path)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("scores.json") == 1
         found[count] = json.loads((tmp_path / count / "scores.json").read_text())

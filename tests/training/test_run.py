@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, environment, flags, launch_command
+from conftest import ROOT, environment, flags, launch_command, launched
 from safetensors.torch import load_file
 
 from triptych.errors import UserError
@@ -54,7 +54,7 @@ def same(a: object, b: object) -> bool:
 def reference(tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("reference")
     command = [*launch_command(), *flags(name="whole")]
-    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300)
+    done = launched(command, folder)
     assert done.returncode == 0, done.stderr
     return {"folder": folder / "runs/whole", **result(folder / "runs/whole")}
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, environment, flags
+from conftest import ROOT, environment, flags, launched
 from PIL import Image
 from stand_ins import classifier_flags, gan_flags, vae_flags
 
@@ -65,7 +65,7 @@ def trained(tmp_path_factory) -> Path:
     """A run of twelve updates with checkpoints of 8 and 12."""
     folder = tmp_path_factory.mktemp("trained")
     script = [sys.executable, str(ROOT / "scripts/train_vae.py"), *vae_flags(name="run")]
-    done = subprocess.run(script, cwd=folder, env=environment(), capture_output=True, text=True, timeout=120)
+    done = launched(script, folder)
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("Training run: cpu, 1 thread, precision fp32.\n")
     return folder / "runs/run"

@@ -31,6 +31,8 @@ from triptych.losses.mixture import (
 )
 
 HALF = 4.5  # what is drawn reaches from -HALF to HALF
+NUM_POINTS = 4000  # from which means are taken
+REFERENCE_STEPS = 2000  # whose end counts as exact where the error of a solver is measured
 
 
 def describe(world: Mixture, generator: torch.Generator) -> dict[str, Any]:
@@ -185,13 +187,13 @@ def diffusion(world: Mixture, num_updates: int, generator: torch.Generator) -> d
 
 
 def solver_errors(world: Mixture, generator: torch.Generator) -> tuple[dict[str, Any], dict[str, Any]]:
-    """By number of steps: the error of solvers against two thousand steps, the network's answers being exact; and the
-    cross-entropy of what DDIM and ancestral sampling end in."""
-    start = torch.randn(1000, 2, generator=generator, dtype=torch.float64)
-    truth = heun(world, start, torch.linspace(math.pi / 2, 0, 2001, dtype=torch.float64))[-1]
+    """By number of steps: errors of solvers against REFERENCE_STEPS of Heun's, the network's answers being exact; and
+    the cross-entropy of what DDIM and ancestral sampling end in."""
+    start = torch.randn(NUM_POINTS // 4, 2, generator=generator, dtype=torch.float64)
+    truth = heun(world, start, torch.linspace(math.pi / 2, 0, REFERENCE_STEPS + 1, dtype=torch.float64))[-1]
     errors = {"steps": [4, 8, 16, 32, 64, 128, 256], "ddim": [], "heun": []}
     crossed = {"steps": errors["steps"], "ddim": [], "ancestral": []}
-    many = torch.randn(4000, 2, generator=generator, dtype=torch.float64)
+    many = torch.randn(NUM_POINTS, 2, generator=generator, dtype=torch.float64)
     for steps in errors["steps"]:
         phis = torch.linspace(math.pi / 2, 0, steps + 1, dtype=torch.float64)
         for name, ends in (("ddim", ddim(world, start, phis)[-1]), ("heun", heun(world, start, phis)[-1])):
@@ -208,7 +210,7 @@ def denoising_answers(world: Mixture, generator: torch.Generator, noise: float =
     Of each the mean squared error and the cross-entropy; the least error there is beside them. At the angle whose
     tangent is the noise, x is the diffusion's x_t but for a factor.
     """
-    x0 = world.draw(4000, generator)
+    x0 = world.draw(NUM_POINTS, generator)
     phi = math.atan(noise)
     a, s = math.cos(phi), math.sin(phi)
     x = a * x0 + s * torch.randn(x0.shape, generator=generator, dtype=torch.float64)
@@ -253,7 +255,7 @@ def learnt_flow(
     for phi, to in zip(phis[:-1].tolist(), phis[1:].tolist(), strict=True):
         path.append(path[-1] + (to - phi) * velocity(path[-1], phi))
     for phi in (0.1, 0.4, 0.8, 1.2, 1.5):
-        points = world.diffused(math.cos(phi), math.sin(phi)).draw(4000, generator)
+        points = world.diffused(math.cos(phi), math.sin(phi)).draw(NUM_POINTS, generator)
         x0, eps = predicted(world, points, phi)
         exact = math.cos(phi) * eps - math.sin(phi) * x0
         error = (velocity(points, phi) - exact).square().sum(1).mean().sqrt()
