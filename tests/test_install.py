@@ -174,7 +174,7 @@ def test_what_a_command_becomes(tmp_path, monkeypatch, capsys):
         ]
     assert command_for(["score_vae"]) == command_for(["score-vae"]) == [sys.executable, str(scripts / "score_vae.py")]
     machine = str(ROOT / "accelerate_config.yaml")
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--config_file", machine]
+    launch = [sys.executable, "-m", "triptych.training.launch", "--config_file", machine]
     train = str(scripts / "train_gan.py")
     assert command_for(["train-gan", "--seed", "1"]) == [*launch, train, "--seed", "1"]
     assert command_for(["train-gan", "--seed", "1", "--", "--num_processes", "2"]) == [

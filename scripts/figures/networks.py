@@ -16,6 +16,7 @@ import torch
 
 from models.gan import PatchDiscriminator
 from triptych.config.gan import DiscriminatorConfig
+from triptych.devices import find_device
 from triptych.figures.networks import save_networks, trace
 from triptych.outputs import PICTURES, claim_file
 from triptych.pipelines.store import load_pipeline
@@ -26,6 +27,7 @@ def main(
     denoiser: str = "pretrained/denoiser-cifar10",
     diffusion: str = "pretrained/cifar10-class-conditional",
     output: Path = Path("runs/networks.png"),
+    device: str | None = None,
     overwrite: bool = False,
 ) -> None:
     """Draw networks.
@@ -34,22 +36,25 @@ def main(
         vae: folder of a saved VAE, or a Hub id.
         denoiser: folder of a saved denoiser, or a Hub id.
         diffusion: folder of a saved class-conditional diffusion pipeline, or a Hub id.
+        device: cpu, cuda, mps; the best there is if not given.
         output: the picture to write, .png, .svg or .pdf.
         overwrite: replace an output file that is there already.
     """
     claim_file(output, overwrite, *PICTURES)
+    place = find_device(device)
     autoencoder, restorer, drawer = (
-        load_pipeline(folder, part) for folder, part in ((vae, "vae"), (denoiser, "denoiser"), (diffusion, "unet"))
+        load_pipeline(folder, part).to(place)
+        for folder, part in ((vae, "vae"), (denoiser, "denoiser"), (diffusion, "unet"))
     )
     channels, side = restorer.denoiser.config.in_channels, 32
-    judge = PatchDiscriminator(channels, **asdict(DiscriminatorConfig()))
-    picture = torch.zeros(1, channels, side, side)
+    judge = PatchDiscriminator(channels, **asdict(DiscriminatorConfig())).to(place)
+    picture = torch.zeros(1, channels, side, side, device=place)
     coder, unet = autoencoder.vae, drawer.unet
-    folded = torch.zeros(1, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
-    eps = torch.zeros(1, coder.config.latent_dim)
-    label = {"class_labels": torch.zeros(1, dtype=torch.long)}
+    folded = torch.zeros(1, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size, device=place)
+    eps = torch.zeros(1, coder.config.latent_dim, device=place)
+    label = {"class_labels": torch.zeros(1, dtype=torch.long, device=place)}
     networks = {
-        "VAE": (trace(coder, torch.zeros(1, *autoencoder.image_shape), eps), False),
+        "VAE": (trace(coder, torch.zeros(1, *autoencoder.image_shape, device=place), eps), False),
         "denoising GAN, generator": (trace(restorer.denoiser, picture, vectors=False), True),
         "denoising GAN, discriminator": (trace(judge, picture, picture, vectors=False), False),
         "diffusion": (trace(unet, folded, 0, vectors=False, **label), True),

@@ -157,7 +157,7 @@ def test_a_study_keeps_its_rows(tmp_path, judge, capsys):
     assert len(rows) == 8 and all(row["n"] == 20 and row["seconds_per_image"] > 0 for row in rows)
     assert [row["num_inference_steps"] for row in rows] == [2] * 4 + [3] * 4, "the cheapest first"
     best = min(rows, key=lambda row: row["frechet_distance"])
-    assert f"Best: {best['scheduler']}, {best['num_inference_steps']} steps" in said
+    assert f"Lowest Frechet distance: {best['scheduler']}, {best['num_inference_steps']} steps" in said
     pictures = {"steps_guidance1.png", "steps_guidance2.png", "guidance_steps2.png", "guidance_steps3.png"}
     assert {path.name for path in (tmp_path / "study").glob("*.png")} == pictures
     study(source, judge, **settings)

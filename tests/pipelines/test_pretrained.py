@@ -136,7 +136,7 @@ def enlarged(image: np.ndarray, factor: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"output": Path("README.md")}, "ends in .png"),
+        ({"output": Path("README.md")}, "must end in .png"),
         ({"output": Path("docs/images/digits.png")}, "is there already.*--overwrite"),
         ({"sigma": 256.0}, "sigma"),
         ({"denoiser": "pretrained/vae-mnist-z2"}, "a pipeline with a denoiser"),

@@ -168,7 +168,7 @@ def test_a_dry_run_writes_one_folder_and_asks_nobody(hub, publish, tmp_path):
     }
     card = ModelCard.load(folder / "README.md")
     assert card.data.datasets == ["ylecun/mnist"] and 'from_pretrained("me/vae", ' in card.text
-    assert "exists" in publish(hub, VAE, "me/vae", "--dry_run", "true").stderr
+    assert "is not empty" in publish(hub, VAE, "me/vae", "--dry_run", "true").stderr
     assert publish(hub, VAE, "me/vae", "--dry_run", "true", "--overwrite", "true").returncode == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from dataclasses import dataclass
 from typing import TypeVar
@@ -63,4 +64,5 @@ def join() -> Processes:
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return Processes()
     state = PartialState(cpu=on_cpu())
+    atexit.register(state.destroy_process_group)  # its threads must not outlive the interpreter, which would abort
     return Processes(state.process_index, state.num_processes)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from triptych.figures.charts import save_curves
 from triptych.jsonl import read_rows
+from triptych.measures import MEASURES
 
 # What is drawn, in this order, where a run has logged it: a panel each, and what stands above it. What was measured on
 # held-out images is the second curve of the panel.
@@ -14,11 +15,7 @@ PANELS = {
     "loss": "loss",
     "loss_generator": "generator's loss",
     "loss_discriminator": "discriminator's loss",
-    "psnr": "PSNR, dB",
-    "neg_elbo": "-ELBO, nats an image",
-    "reconstruction": "reconstruction",
-    "kl": "KL divergence, nats",
-    "accuracy": "accuracy",
+    **{key: MEASURES[key].column for key in ("psnr", "neg_elbo", "reconstruction", "kl", "accuracy")},
 }
 
 
