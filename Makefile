@@ -30,7 +30,7 @@ benchmark: .venv/.runtime  ## the training loops against the bare steps; DATA=fo
 	$(LAUNCH) benchmarks/training_gan.py --config configs/gan_cifar10.yaml --generator_init null $(if $(DATA),--data.path $(DATA))
 
 report: .venv/.report  ## the report in Persian and English, into runs/report; NAME="Full Name" ID=12345
-	$(BIN)/python scripts/project/build_report.py --name "$(NAME)" --id "$(ID)" --output runs/report
+	$(BIN)/python scripts/project/build_report.py --name "$(NAME)" --id "$(ID)" --output runs/report --overwrite
 
 notebooks: .venv/.notebooks  ## execute all notebooks in place
 	$(BIN)/python scripts/project/run_notebooks.py

@@ -7,11 +7,12 @@ The run must have kept snapshots: --power_averages.widths 0.05,0.1 --power_avera
 
 from __future__ import annotations
 
-from triptych.cli import command, refuse_unless_empty
+from triptych.cli import command
 
 from pathlib import Path
 
 from triptych.errors import UserError
+from triptych.outputs import claim_folder
 from triptych.pipelines.store import load_pipeline, save_pipeline
 from triptych.publishing.cards import model_card
 from triptych.training.averages import average_of
@@ -36,9 +37,9 @@ def main(
         pipeline: what to put the weights into; run/pipeline, which is there when a training has ended, if not given.
         overwrite: write into an output folder that already holds something.
     """
+    claim_folder(output, overwrite)
     if not 0 < width < 0.28:
         raise UserError(f"width must lie between 0 and 0.28 (a fraction of training), not {width:g}.")
-    refuse_unless_empty(output, overwrite)
     paths = snapshots(run)
     pipe = load_pipeline(pipeline or str(run / "pipeline"), "unet")
     average = average_of(paths, width, update)

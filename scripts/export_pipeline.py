@@ -7,7 +7,7 @@ Our own code, and `DiffusionPipeline.from_pretrained`, load it in single precisi
 
 from __future__ import annotations
 
-from triptych.cli import command, refuse_unless_empty
+from triptych.cli import command
 
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,7 @@ import torch
 
 from triptych.errors import UserError
 from triptych.evaluation.judges import load_judge
+from triptych.outputs import claim_folder
 from triptych.pipelines.store import load_pipeline, save_parts
 
 
@@ -30,7 +31,7 @@ def main(
         dtype: precision of the copy's weights.
         overwrite: replace an output folder that already holds something.
     """
-    refuse_unless_empty(output, overwrite)
+    claim_folder(output, overwrite)
     if output.resolve() == Path(pipeline).resolve():
         raise UserError(f"{output} is the original, and would lose its precision. Choose another --output.")
     if (Path(pipeline) / "preprocessor_config.json").exists():

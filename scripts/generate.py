@@ -7,7 +7,7 @@ Image k of a class depends on (seed, class, k) alone, so a larger order begins w
 
 from __future__ import annotations
 
-from triptych.cli import command, refuse_unless_empty
+from triptych.cli import command
 
 import json
 import re
@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from triptych.devices import find_device
 from triptych.errors import UserError
 from triptych.figures.images import save_image_grid
+from triptych.outputs import claim_folder
 from triptych.pipelines.sampling import chosen_classes
 from triptych.pipelines.schedulers import scheduler_class
 from triptych.pipelines.store import load_pipeline
@@ -60,7 +61,7 @@ def main(
         dtype: precision of the network.
         overwrite: write into an output folder that already holds something.
     """
-    refuse_unless_empty(output, overwrite)
+    claim_folder(output, overwrite)
     if num_images_per_class < 1 or batch_size < 1:
         raise UserError("num_images_per_class and batch_size must be at least 1.")
     pipe = load_pipeline(pipeline, "unet", torch_dtype=getattr(torch, dtype)).to(find_device(device))

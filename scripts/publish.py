@@ -12,7 +12,7 @@ from triptych.cli import command, listed
 
 from pathlib import Path
 
-from triptych.errors import UserError
+from triptych.outputs import claim_folder
 from triptych.publishing import client, staging
 
 
@@ -59,8 +59,7 @@ def main(
         print("Published:", staging.publish(found, private, tag, commit_message, overwrite, **about))
         return
     folder = output / repo_id.replace("/", "--")
-    if folder.exists() and not overwrite:
-        raise UserError(f"{folder} exists. Choose another --output, or say --overwrite true.")
+    claim_folder(folder, overwrite)
     staging.stage(found, folder, **about)
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         print(f"{file.stat().st_size:>12,}  {file.relative_to(folder)}")

@@ -5,7 +5,7 @@ python scripts/restore.py runs/demo_gan_digits/pipeline photos --output restored
 
 from __future__ import annotations
 
-from triptych.cli import command, refuse_unless_empty
+from triptych.cli import command
 
 import sys
 from collections import Counter
@@ -17,6 +17,7 @@ from triptych.data.decoding import DecodingError, as_picture, decode
 from triptych.data.listing import list_folder
 from triptych.devices import find_device
 from triptych.errors import UserError
+from triptych.outputs import claim_folder
 from triptych.pipelines.store import load_pipeline
 
 
@@ -61,7 +62,7 @@ def main(
     own = {path.resolve() for path in found} & {target.resolve() for target in targets}
     if own:
         raise UserError(f"{min(own)} is one of the originals and would be overwritten. Choose another --output.")
-    refuse_unless_empty(output, overwrite)
+    claim_folder(output, overwrite)
     pipe = load_pipeline(pipeline, "denoiser")
     pipe.to(find_device(device))
     skipped = 0

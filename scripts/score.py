@@ -27,6 +27,7 @@ from triptych.evaluation.extraction import extract
 from triptych.evaluation.judges import load_critic
 from triptych.evaluation.processes import join
 from triptych.evaluation.scores import NUMBERS, distances, draw, key_of, recognised
+from triptych.outputs import claim_file, claim_study
 from triptych.pipelines.schedulers import scheduler_class
 from triptych.pipelines.store import load_pipeline, weights_hash
 from triptych.seeds import keyed_generator
@@ -34,7 +35,7 @@ from triptych.seeds import keyed_generator
 
 def main(
     source: str,
-    judge: str = "inception",
+    judge: str | None = None,
     data: DataConfig = DataConfig(split="test"),  # noqa: B008 - frozen
     train_split: str = "train",
     num_images_per_class: int = 100,
@@ -49,12 +50,14 @@ def main(
     seed: int = 0,
     output: Path = Path("runs/scores"),
     features: Path | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Score generated images.
 
     Args:
         source: folder of a saved pipeline (class-conditional, or a VAE), or of images, one folder per class.
-        judge: a classifier of scripts/train_classifier.py; "inception" for Inception's features, without classes.
+        judge: a classifier of scripts/train_classifier.py; "inception" for Inception's features, without classes. If
+            not given, Inception where its weights can be had, else the judge in pretrained/ that knows these classes.
         data: the real images; its split is the reference.
         train_split: real images that are no reference: the floor of every distance.
         num_images_per_class: images of each class to draw (of a VAE, ten times as many in all).
@@ -69,13 +72,16 @@ def main(
         seed: of the noise and of the resampling.
         output: folder for scores.json and what is drawn.
         features: folder where the features of real images are cached, output/features if not given.
+        overwrite: replace scores.json, and write into an output folder that holds other things.
     """
+    claim_study(output, overwrite)
+    claim_file(output / "scores.json", overwrite)
     if num_images_per_class < 1 or batch_size < 1 or num_bootstrap < 0:
         raise UserError("num_images_per_class and batch_size must be at least 1, num_bootstrap 0 or more.")
     processes = join()
     place = find_device(device)
-    critic = load_critic(judge, place)
     reference = load_images(data)
+    critic = load_critic(judge, reference.class_names, reference.image_size, place)
     train = load_images(replace(data, split=train_split), split_setting="train_split")
     settings = {"source": source, "seed": seed}
     if (Path(source) / "model_index.json").exists() or not Path(source).exists():

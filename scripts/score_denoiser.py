@@ -24,6 +24,7 @@ from triptych.evaluation.restoration import measure_restorer
 from triptych.evaluation.restorers import Spoiled, classically, load_any, load_restorers, make_levels, tuned
 from triptych.evaluation.scores import key_of
 from triptych.jsonl import Rows
+from triptych.outputs import claim_study
 from triptych.studies import comparison
 
 
@@ -45,6 +46,7 @@ def main(
     num_workers: int = 1,
     seed: int = 0,
     output: Path = Path("runs/denoising"),
+    overwrite: bool = False,
 ) -> None:
     """Measure denoisers.
 
@@ -69,7 +71,9 @@ def main(
         num_workers: processes for the classical methods.
         seed: of the noise; an image's noise depends on (seed, its index) alone.
         output: folder of the results.
+        overwrite: write into an output folder that holds other things than this command's own work.
     """
+    claim_study(output, overwrite)
     names = list(classical.METHODS) if methods is None else classical.chosen(methods)
     if names and tuning_split == data.split:
         raise UserError(f"tuning_split {tuning_split!r} is what is measured, which the classical methods must not see.")

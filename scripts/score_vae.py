@@ -25,6 +25,7 @@ from triptych.errors import UserError
 from triptych.evaluation.latents import knn_accuracy
 from triptych.evaluation.likelihoods import elbo_parts, make_decoder, summarize_elbo
 from triptych.evaluation.similarity import psnr, ssim
+from triptych.outputs import claim_file
 from triptych.pipelines.store import load_pipeline, weights_hash
 from triptych.seeds import keyed_generator
 
@@ -41,6 +42,7 @@ def main(
     batch_size: int = 100,
     seed: int = 0,
     output: Path | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Measure a VAE.
 
@@ -55,8 +57,12 @@ def main(
         num_neighbors: of the k-NN classifier on latent means.
         batch_size: images at once.
         seed: of the latent samples, and of the pixels drawn black or white for that likelihood.
-        output: the JSON file to write; scores.json beside the pipeline's folder if not given.
+        output: the JSON file to write; scores.json beside the pipeline's folder, or in runs if that is on the Hub,
+            if not given.
+        overwrite: replace an output file that is there already.
     """
+    path = output or (Path(pipeline).parent if Path(pipeline).exists() else Path("runs")) / "scores.json"
+    claim_file(path, overwrite, ".json")
     if num_importance_samples < 1 or num_neighbors < 1 or batch_size < 1:
         raise UserError("num_importance_samples, num_neighbors and batch_size must be at least 1.")
     pipe = load_pipeline(pipeline, "vae").to(find_device(device))
@@ -111,7 +117,7 @@ def main(
     if test.has_labels and train.has_labels:
         accuracy = knn_accuracy(pipe, train, test, measured["mean"], num_neighbors)
         scores |= {"num_neighbors": num_neighbors, "knn_accuracy": accuracy}
-    path = output or Path(pipeline).parent / "scores.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(scores, indent=2) + "\n")
     for key, value in scores.items():
         print(f"{key:40} {value:.4f}" if isinstance(value, float) else f"{key:40} {value}")

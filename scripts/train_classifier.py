@@ -27,6 +27,7 @@ from triptych.errors import UserError
 from triptych.evaluation.extraction import extract_share
 from triptych.evaluation.judges import Judge
 from triptych.evaluation.scores import load_metric
+from triptych.evaluation.validation import refuse_unless_alike, validate_classifier
 from triptych.pipelines.store import save_parts, weights_hash
 from triptych.publishing.cards import model_card
 from triptych.training.augmentation import augment
@@ -34,7 +35,6 @@ from triptych.training.averages import averaged_copy
 from triptych.training.optimizers import make_ema, make_lr_schedulers, make_optimizers
 from triptych.training.run import Run
 from triptych.training.steps import take_step
-from triptych.training.validation import refuse_unless_alike, validate_classifier
 from triptych.training.whitening import whiten
 
 BILINEAR = 2  # PIL's number for it, which image processors keep in their file

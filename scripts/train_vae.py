@@ -22,6 +22,7 @@ from triptych.config.vae import VaeConfig
 from triptych.data.image_set import ImageSet, to_unit_interval
 from triptych.data.sources import load_images
 from triptych.errors import UserError
+from triptych.evaluation.validation import validate_vae
 from triptych.figures.images import save_image_grid
 from triptych.losses.vae import free_bits, kl_to_standard_normal, negative_log_likelihood
 from triptych.publishing.cards import model_card
@@ -29,7 +30,6 @@ from triptych.training.averages import averaged_weights
 from triptych.training.optimizers import make_ema, make_lr_schedulers, make_optimizers
 from triptych.training.run import Run
 from triptych.training.steps import save_and_finish, take_step
-from triptych.training.validation import validate_vae
 
 COLUMNS = 12  # of the grids drawn while training
 

@@ -220,18 +220,6 @@ def _refuse(parser: jsonargparse.ArgumentParser, message: str) -> None:
     sys.exit(2)
 
 
-def refuse_unless_empty(folder: Path, overwrite: bool) -> None:
-    """Nothing the user made is overwritten without being asked.
-
-    Raises:
-        UserError: `folder` is a file, or holds something and `overwrite` is false.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is no folder. Choose another --output.")
-    if folder.exists() and any(folder.iterdir()) and not overwrite:
-        raise UserError(f"{folder} is not empty. Choose another --output, or say --overwrite.")
-
-
 # ---- before a script's imports -------------------------------------------------------------------
 
 LIGHT = ("triptych.config", "triptych.cli", "triptych.errors", "triptych.jsonl")  # rooms that import no torch

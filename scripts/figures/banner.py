@@ -23,6 +23,7 @@ from triptych.errors import UserError
 from triptych.evaluation.latents import decode_grid, prior_plane
 from triptych.evaluation.restorers import Spoiled, make_levels
 from triptych.figures.images import save_panels
+from triptych.outputs import claim_file
 from triptych.pipelines.sampling import chosen_classes
 from triptych.pipelines.store import load_pipeline
 from triptych.seeds import image_generators
@@ -60,12 +61,9 @@ def main(
         guidance_scale: 1 = no guidance; the pipeline's own default if not given.
         device: cpu, cuda, mps; the best there is if not given.
         seed: of the noise, both on images and before diffusion.
-        overwrite: replace a picture that is there already.
+        overwrite: replace an output file that is there already.
     """
-    if output.suffix.lower() != ".png" or output.is_dir():
-        raise UserError(f"output must be a file that ends in .png, not {output}.")
-    if output.exists() and not overwrite:
-        raise UserError(f"{output} is there already. Choose another --output, or say --overwrite true.")
+    claim_file(output, overwrite, ".png")
     ((_, noise),) = make_levels([sigma], None, False).items()
     parts = ((vae, "vae"), (denoiser, "denoiser"), (diffusion, "unet"))
     decoder, restorer, sampler = (load_pipeline(folder, part).to(find_device(device)) for folder, part in parts)

@@ -16,6 +16,7 @@ from typing import Literal
 from triptych.errors import UserError
 from triptych.figures.charts import save_curves
 from triptych.jsonl import read_rows
+from triptych.outputs import PICTURES, claim_file
 
 
 def main(
@@ -26,6 +27,7 @@ def main(
     output: Path = Path("runs/curves.png"),
     ylabel: str = "",
     log_x: bool = False,
+    overwrite: bool = False,
 ) -> None:
     """Draw learning curves.
 
@@ -34,10 +36,12 @@ def main(
         quantities: keys of log.jsonl, separated by commas; a panel each.
         against: minutes of training (over all sessions of a run), images seen, or optimizer updates.
         labels: what to call the runs, separated by commas; their folders' names if not given.
-        output: the PNG to write.
+        output: the picture to write, .png, .svg or .pdf.
         ylabel: what the quantities are measured in.
         log_x: logarithmic horizontal axis.
+        overwrite: replace an output file that is there already.
     """
+    claim_file(output, overwrite, *PICTURES)
     folders = [Path(part) for part in listed(runs)]
     names = listed(labels) or [folder.name for folder in folders]
     if not folders or not listed(quantities):

@@ -20,6 +20,7 @@ from triptych.data.sources import load_images
 from triptych.errors import UserError
 from triptych.evaluation.similarity import psnr, ssim
 from triptych.figures.images import save_captioned
+from triptych.outputs import PICTURES, claim_file
 
 LEVELS = {  # what is drawn when nobody says otherwise: column titles and settings
     "sigma 15": NoiseConfig(sigma=(15, 15)),
@@ -40,17 +41,20 @@ def main(
     images: list[int] | None = None,
     num_scored: int = 1000,
     seed: int = 0,
+    overwrite: bool = False,
 ) -> None:
     """Draw degradations.
 
     Args:
         data: where the images come from.
         noise: one degradation of your own, instead of the gallery.
-        output: the PNG to write.
+        output: the picture to write, .png, .svg or .pdf.
         images: which images to draw, by index; the first four if not given.
         num_scored: the printed means are over so many images (all, if there are fewer).
         seed: of the noise; an image's noise depends on (seed, its index) alone.
+        overwrite: replace an output file that is there already.
     """
+    claim_file(output, overwrite, *PICTURES)
     clean_set = load_images(data)
     chosen = images if images is not None else list(range(min(4, len(clean_set))))
     if not chosen or not all(0 <= index < len(clean_set) for index in chosen):

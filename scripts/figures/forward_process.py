@@ -23,6 +23,7 @@ from triptych.errors import UserError
 from triptych.figures.charts import save_schedules
 from triptych.figures.images import save_forward_process
 from triptych.losses.diffusion import diffuse, signal_to_noise
+from triptych.outputs import claim_folder
 from triptych.pipelines.schedulers import make_noise_scheduler
 from triptych.seeds import keyed_generator
 
@@ -38,6 +39,7 @@ def main(
     beta_end: float = 0.02,
     zero_terminal_snr: bool = False,
     seed: int = 0,
+    overwrite: bool = False,
 ) -> None:
     """Draw x_t for images of a data set.
 
@@ -52,7 +54,9 @@ def main(
         beta_end: last beta (likewise).
         zero_terminal_snr: rescale the betas so that x_T is pure noise (Lin et al. 2024).
         seed: of the noise; each image keeps its noise over all steps and schedules.
+        overwrite: write into an output folder that already holds something.
     """
+    claim_folder(output, overwrite)
     schedules = schedules or ["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"]
     timesteps = timesteps or np.linspace(0, num_train_timesteps - 1, 9).round().astype(int).tolist()
     outside = [t for t in timesteps if not 0 <= t < num_train_timesteps]

@@ -23,6 +23,7 @@ from triptych.errors import UserError
 from triptych.losses.diffusion import diffuse, prediction_target
 from triptych.losses.gan import discriminator_loss
 from triptych.losses.mixture import Mixture, ddim, gap, heun, jensen_shannon, kl, plane, predicted, straight
+from triptych.outputs import claim_file
 
 WORLD = Mixture(
     torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64),
@@ -44,8 +45,7 @@ def main(output: Path = Path("runs/mixture"), num_updates: int = 2000, seed: int
     if num_updates < 1:
         raise UserError("num_updates must be at least 1.")
     target = output / "mixture.json"
-    if target.exists() and not overwrite:
-        raise UserError(f"{target} is already there; choose another --output, or --overwrite true.")
+    claim_file(target, overwrite)
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     found = {

@@ -19,6 +19,7 @@ from triptych.evaluation import classical
 from triptych.evaluation.restorers import Spoiled, classically, load_any, load_restorers, make_levels, tuned
 from triptych.evaluation.similarity import psnr, ssim
 from triptych.figures.images import save_captioned
+from triptych.outputs import PICTURES, claim_file
 
 
 def main(
@@ -36,6 +37,7 @@ def main(
     num_workers: int = 1,
     seed: int = 0,
     output: Path = Path("runs/restorations.png"),
+    overwrite: bool = False,
 ) -> None:
     """Draw restorations.
 
@@ -53,8 +55,10 @@ def main(
         device: cpu, cuda, mps; the best there is if not given.
         num_workers: processes for the classical methods.
         seed: of the noise, which is that of scripts/score_denoiser.py at the same seed.
-        output: the PNG to write.
+        output: the picture to write, .png, .svg or .pdf.
+        overwrite: replace an output file that is there already.
     """
+    claim_file(output, overwrite, *PICTURES)
     names = classical.chosen(methods)
     images = load_any(data, False, paired)
     if not 1 <= num_images <= len(images):

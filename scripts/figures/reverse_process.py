@@ -13,6 +13,7 @@ import numpy as np
 
 from triptych.devices import find_device
 from triptych.figures.images import save_reverse_process
+from triptych.outputs import PICTURES, claim_file
 from triptych.pipelines.sampling import chosen_classes
 from triptych.pipelines.schedulers import scheduler_class
 from triptych.pipelines.store import load_pipeline
@@ -29,12 +30,13 @@ def main(
     num_columns: int = 9,
     device: str | None = None,
     seed: int = 0,
+    overwrite: bool = False,
 ) -> None:
     """Draw sampling step by step.
 
     Args:
         pipeline: folder of a saved pipeline, or a Hub id.
-        output: the PNG to write.
+        output: the picture to write, .png, .svg or .pdf.
         classes: names or ids, separated by commas; the first four classes if not given.
         num_inference_steps: steps of the scheduler.
         guidance_scale: 1 = no guidance; the pipeline's own default if not given.
@@ -42,7 +44,9 @@ def main(
         num_columns: how many of the steps to show, evenly spaced.
         device: cpu, cuda, mps; the best there is if not given.
         seed: of the noise.
+        overwrite: replace an output file that is there already.
     """
+    claim_file(output, overwrite, *PICTURES)
     pipe = load_pipeline(pipeline, "unet").to(find_device(device))
     pipe.scheduler = scheduler_class(scheduler).from_config(pipe.scheduler.config)
     ids = chosen_classes(pipe, classes) if classes is not None else chosen_classes(pipe, None)[:4]

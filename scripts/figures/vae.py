@@ -17,9 +17,11 @@ from triptych.data.sources import load_images
 from triptych.devices import find_device
 from triptych.errors import UserError
 from triptych.evaluation.latents import decode_grid, encode_means, prior_plane, project, sample_images
-from triptych.figures.charts import save_curves, save_latent_space
+from triptych.figures.charts import save_curves
 from triptych.figures.images import save_image_grid
+from triptych.figures.latents import save_latent_space
 from triptych.jsonl import read_rows
+from triptych.outputs import claim_folder
 from triptych.pipelines.store import load_pipeline
 from triptych.seeds import keyed_generator
 
@@ -36,6 +38,7 @@ def main(
     columns: int = 10,
     device: str | None = None,
     seed: int = 0,
+    overwrite: bool = False,
 ) -> None:
     """Draw what a VAE has learned.
 
@@ -49,7 +52,9 @@ def main(
         columns: pictures in a row of the other figures.
         device: cpu, cuda, mps; the best there is if not given.
         seed: of the samples.
+        overwrite: write into an output folder that already holds something.
     """
+    claim_folder(output, overwrite)
     pipe = load_pipeline(pipeline, "vae").to(find_device(device))
     images = load_images(data, need_labels=True)
     count, latent_dim = min(num_images, len(images)), pipe.vae.config.latent_dim

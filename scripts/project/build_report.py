@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 
 from triptych.errors import UserError
+from triptych.outputs import claim_folder
 from triptych.publishing.address import repository_address
 from triptych.studies.records import made_by
 
@@ -27,14 +28,18 @@ REPORT = ROOT / "report"
 EDITIONS = {"fa": "", "en": "-en"}  # language: what the file name ends in
 
 
-def main(name: str = "Full Name", id: str = "00000", output: Path = Path("runs/report")) -> None:
+def main(
+    name: str = "Full Name", id: str = "00000", output: Path = Path("runs/report"), overwrite: bool = False
+) -> None:
     """Typeset the report.
 
     Args:
         name: the student's, for the title page and the file names.
         id: the student's number.
         output: folder the two PDFs are written to.
+        overwrite: write into an output folder that already holds something.
     """
+    claim_folder(output, overwrite)
     typst, segno = load("typst"), load("segno")
     if not name.strip() or not id.strip():
         raise UserError("name and id must not be empty: they are on the title page and in the file names.")

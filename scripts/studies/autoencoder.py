@@ -19,7 +19,8 @@ from triptych.data.sources import load_images
 from triptych.devices import find_device
 from triptych.errors import UserError
 from triptych.evaluation.latents import decode_grid, encode_means, prior_plane, sample_images
-from triptych.figures.charts import save_latent_planes
+from triptych.figures.latents import save_latent_planes
+from triptych.outputs import PICTURES, claim_file
 from triptych.pipelines.store import load_pipeline
 from triptych.seeds import keyed_generator
 
@@ -34,6 +35,7 @@ def main(
     samples_side: int = 10,
     device: str | None = None,
     seed: int = 0,
+    overwrite: bool = False,
 ) -> None:
     """Compare a VAE with a plain autoencoder.
 
@@ -41,13 +43,15 @@ def main(
         vae: folder of the VAE's pipeline.
         autoencoder: folder of the plain autoencoder's.
         data: where the images come from.
-        output: the PNG to write.
+        output: the picture to write, .png, .svg or .pdf.
         num_images: size of the random sample of images that are encoded (all, if there are fewer).
         plane_side: the plane is decoded at plane_side x plane_side quantiles of the prior.
         samples_side: samples_side x samples_side images are decoded from the prior.
         device: cpu, cuda, mps; the best there is if not given.
         seed: of the sample and of the prior's draws, which both models share.
+        overwrite: replace an output file that is there already.
     """
+    claim_file(output, overwrite, *PICTURES)
     folders = {f"VAE: {vae}": vae, f"autoencoder: {autoencoder}": autoencoder}
     pipes = {name: load_pipeline(folder, "vae").to(find_device(device)) for name, folder in folders.items()}
     for (name, pipe), variational in zip(pipes.items(), (True, False), strict=True):

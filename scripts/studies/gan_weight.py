@@ -19,6 +19,7 @@ import numpy as np
 from triptych.config.base import read_yaml
 from triptych.figures.tables import markdown
 from triptych.jsonl import read_rows
+from triptych.outputs import claim_study
 from triptych.studies import stages
 
 HEALTH = ("accuracy_real", "accuracy_restored", "grad_norm_generator", "grad_norm_discriminator", "psnr")
@@ -34,6 +35,7 @@ def main(
     device: str | None = None,
     train_flags: list[str] | None = None,
     score_flags: list[str] | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Sweep the adversarial weight.
 
@@ -48,7 +50,9 @@ def main(
         device: cpu, cuda, mps; the best there is if not given.
         train_flags: more flags for scripts/train_gan.py, such as '[--num_updates, "100"]'.
         score_flags: more flags for scripts/score_denoiser.py, such as '[--judge, runs/classifier_cifar10/classifier]'.
+        overwrite: write into an output folder that holds other things than this command's own work.
     """
+    claim_study(output, overwrite)
     data = ["--data.path", data_path] if data_path else []
     start = ["--generator_init", baseline] if baseline else []
     models = {"regression": baseline} if baseline else {}

@@ -18,6 +18,7 @@ from triptych.config.base import read_yaml
 from triptych.figures.charts import save_comparison
 from triptych.figures.tables import markdown
 from triptych.measures import MEASURES
+from triptych.outputs import claim_study
 from triptych.studies import stages
 
 SHOWN = ("neg_elbo", "importance_weighted_nll", "reconstruction", "kl", "mse", "psnr", "ssim")
@@ -37,6 +38,7 @@ def main(
     device: str | None = None,
     train_flags: list[str] | None = None,
     score_flags: list[str] | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Compare latent sizes.
 
@@ -51,7 +53,9 @@ def main(
         device: cpu, cuda, mps; the best there is if not given.
         train_flags: more flags for scripts/train_vae.py, such as '[--num_updates, "100"]'.
         score_flags: more flags for scripts/score_vae.py, such as '[--dtype, bfloat16]'.
+        overwrite: write into an output folder that holds other things than this command's own work.
     """
+    claim_study(output, overwrite)
     data = ["--data.path", data_path] if data_path else []
     results: dict[int, list[dict]] = {}
     for latent_dim in latent_dims or [2, 4, 16]:

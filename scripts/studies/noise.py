@@ -15,12 +15,14 @@ from triptych.cli import command, listed
 import json
 from pathlib import Path
 
-from triptych.config.base import read_yaml
+from triptych.config.base import DataConfig, read_yaml
+from triptych.data.sources import load_images
 from triptych.errors import UserError
 from triptych.evaluation.judges import load_critic
 from triptych.figures.charts import save_bars
 from triptych.figures.tables import markdown
 from triptych.measures import MEASURES
+from triptych.outputs import claim_study
 from triptych.studies import stages
 
 BASE = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
@@ -42,7 +44,7 @@ COLUMNS = {key: MEASURES[key].column for key in ("frechet_distance", "class_accu
 
 def main(
     experiment: Path,
-    judge: str = "inception",
+    judge: str | None = None,
     variants: str = "; ".join(VARIANTS),
     num_updates: int = 2000,
     num_images_per_class: int = 100,
@@ -52,13 +54,15 @@ def main(
     device: str | None = None,
     train_flags: list[str] | None = None,
     score_flags: list[str] | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Study noise parameters.
 
     Args:
         experiment: a config of scripts/train_diffusion.py; its schedule, budget, seed, name and folder are set here,
             and no part is published (run.push_to).
-        judge: a classifier of scripts/train_classifier.py, or "inception".
+        judge: a classifier of scripts/train_classifier.py, or "inception"; if not given, the latter where its weights
+            can be had, else the judge in pretrained/ that knows these classes.
         variants: titles of those to train, separated by semicolons.
         num_updates: the budget of each.
         num_images_per_class: images of each class that are scored.
@@ -68,14 +72,21 @@ def main(
         device: cpu, cuda, mps; the best there is if not given.
         train_flags: more flags for scripts/train_diffusion.py, such as '[--batch_size, "16"]'.
         score_flags: more flags for scripts/score.py, such as '[--guidance_scale, "2"]'.
+        overwrite: write into an output folder that holds other things than this command's own work.
     """
+    claim_study(output, overwrite)
     titles = listed(variants, ";")
     unknown = [title for title in titles if title not in VARIANTS]
     if unknown or not titles:
         raise UserError(f"variants: {unknown or 'none'} is not among: {'; '.join(VARIANTS)}.")
+    if not experiment.exists():
+        raise UserError(f"{experiment} does not exist.")
+    path = data_path or read_yaml(experiment)["data"]["path"]
+    images = load_images(DataConfig(path, split="test"), need_labels=True)
     data = ["--data.path", data_path] if data_path else []
     # loaded here too, so that a judge that cannot be had is said before hours of training, and another one scores anew
-    scored_by = {"judge_fingerprint": load_critic(judge, device).fingerprint, "score_flags": score_flags or []}
+    critic = load_critic(judge, images.class_names, images.image_size, device)
+    scored_by = {"judge_fingerprint": critic.fingerprint, "score_flags": score_flags or []}
     scored_by |= {"seed": seed, "num_images_per_class": num_images_per_class}
     found = {}
     for title in titles:
@@ -88,8 +99,16 @@ def main(
         scores = json.loads(path.read_text()) if path.exists() else {}
         if any(scores.get(key) != value for key, value in scored_by.items()):
             trained_on = read_yaml(run / "config.yaml")["data"]["path"]
-            settings = ["--judge", judge, "--data.path", trained_on, "--data.split", "test", "--seed", seed]
-            settings += ["--num_images_per_class", num_images_per_class, "--output", run]
+            settings = [
+                *(["--judge", judge] if judge else []),
+                "--data.path",
+                trained_on,
+                "--data.split",
+                "test",
+                "--seed",
+                seed,
+            ]
+            settings += ["--num_images_per_class", num_images_per_class, "--output", run, "--overwrite"]
             settings += ["--features", output / "features", *stages.on(device)]  # of the real images, the same for all
             stages.run("score.py", run / "pipeline", *settings, *(score_flags or []))
             scores = json.loads(path.read_text()) | {"score_flags": scored_by["score_flags"]}  # the rest it says itself

@@ -29,12 +29,13 @@ from triptych.figures.charts import save_curves
 from triptych.figures.tables import markdown
 from triptych.jsonl import Rows
 from triptych.measures import MEASURES
+from triptych.outputs import claim_study
 from triptych.pipelines.store import load_pipeline, weights_hash
 
 
 def main(
     pipelines: str,
-    judge: str = "inception",
+    judge: str | None = None,
     data: DataConfig = DataConfig(split="test"),  # noqa: B008 - frozen
     guidance_scale: float | None = None,
     guidance_interval: tuple[float, float] | None = None,
@@ -47,13 +48,15 @@ def main(
     device: str | None = None,
     seed: int = 0,
     output: Path = Path("runs/recipes"),
+    overwrite: bool = False,
 ) -> None:
     """Compare pipelines.
 
     Args:
         pipelines: name=folder of class-conditional pipelines, separated by commas; the others are compared with the
             first.
-        judge: a classifier of scripts/train_classifier.py, or "inception", which recognises no classes.
+        judge: a classifier of scripts/train_classifier.py, or "inception", which recognises no classes; if
+            not given, the latter where its weights can be had, else the judge in pretrained/ that knows these classes.
         data: the real images: what distances are measured from, and what is noised and denoised.
         guidance_scale: each pipeline's own if not given.
         guidance_interval: noise levels at which to guide, [low,high]; each pipeline's own if not given.
@@ -66,7 +69,9 @@ def main(
         device: cpu, cuda, mps; the best there is if not given.
         seed: of all noise and resampling.
         output: folder of rows.jsonl, table.md and the chart.
+        overwrite: write into an output folder that holds other things than this command's own work.
     """
+    claim_study(output, overwrite)
     folders = named_folders(pipelines, "pipelines")
     if min(len(folders), num_images_per_class, batch_size, num_denoised) < 1 or num_bootstrap < 2:
         raise UserError(
@@ -74,8 +79,8 @@ def main(
             "resamplings (num_bootstrap)."
         )
     place = find_device(device)
-    critic = load_critic(judge, place)
     images = load_images(data, need_labels=True)
+    critic = load_critic(judge, images.class_names, images.image_size, place)
     real = extract(critic, images, cache=output / "features")
     held_out = images.__getitems__(range(min(num_denoised, len(images))))
     given = {"guidance_scale": guidance_scale, "guidance_interval": guidance_interval}

@@ -35,6 +35,7 @@ from triptych.figures.tables import markdown
 from triptych.jsonl import Rows
 from triptych.losses.diffusion import diffuse, signal_to_noise
 from triptych.measures import MEASURES
+from triptych.outputs import claim_study
 from triptych.pipelines.schedulers import scheduler_class
 from triptych.pipelines.store import load_pipeline, weights_hash
 from triptych.seeds import keyed_generator
@@ -56,6 +57,7 @@ def main(
     device: str | None = None,
     seed: int = 0,
     output: Path = Path("runs/reconstruction"),
+    overwrite: bool = False,
 ) -> None:
     """Study reconstruction.
 
@@ -73,7 +75,9 @@ def main(
         device: cpu, cuda, mps; the best there is if not given.
         seed: of the noise; an image's is the same at every t.
         output: folder of rows.jsonl, table.md and the figures.
+        overwrite: write into an output folder that holds other things than this command's own work.
     """
+    claim_study(output, overwrite)
     if num_images_per_class < 1 or batch_size < 1:
         raise UserError("num_images_per_class and batch_size must be at least 1.")
     place = find_device(device)

@@ -33,6 +33,7 @@ from triptych.evaluation.scores import NUMBERS, distances, draw, key_of, recogni
 from triptych.figures.charts import save_curves
 from triptych.figures.tables import markdown
 from triptych.jsonl import Rows
+from triptych.outputs import claim_study
 from triptych.pipelines.schedulers import scheduler_class
 from triptych.pipelines.store import load_pipeline, weights_hash
 
@@ -42,7 +43,7 @@ NEAR = 1.02  # how near to the best still counts as good
 
 def main(
     pipeline: str,
-    judge: str = "inception",
+    judge: str | None = None,
     data: DataConfig = DataConfig(split="test"),  # noqa: B008 - frozen
     schedulers: str = "DDPM,DDIM,DPMSolverMultistep,UniPCMultistep",
     num_inference_steps: list[int] | None = None,
@@ -54,12 +55,14 @@ def main(
     device: str | None = None,
     seed: int = 0,
     output: Path = Path("runs/sampling"),
+    overwrite: bool = False,
 ) -> None:
     """Study sampling.
 
     Args:
         pipeline: folder of a saved class-conditional pipeline.
-        judge: a classifier of scripts/train_classifier.py, or "inception", which recognises no classes.
+        judge: a classifier of scripts/train_classifier.py, or "inception", which recognises no classes; if
+            not given, the latter where its weights can be had, else the judge in pretrained/ that knows these classes.
         data: the real images that the drawn ones are compared with.
         schedulers: diffusers schedulers by name, separated by commas.
         num_inference_steps: 5, 10, 20, 50, 100, 250 and 1000 if not given.
@@ -71,7 +74,9 @@ def main(
         device: cpu, cuda, mps; the best there is if not given.
         seed: of the noise, the same for every row.
         output: folder of rows.jsonl, table.md and the charts.
+        overwrite: write into an output folder that holds other things than this command's own work.
     """
+    claim_study(output, overwrite)
     names = listed(schedulers)
     classes = {name: scheduler_class(name) for name in names}
     steps, scales = num_inference_steps or [5, 10, 20, 50, 100, 250, 1000], guidance_scales or [1.0, 2.0, 3.0, 4.0]
@@ -81,10 +86,11 @@ def main(
             "least 1, guidance_scales 0 or more."
         )
     place = find_device(device)
-    critic = load_critic(judge, place)
+    images = load_images(data)
+    critic = load_critic(judge, images.class_names, images.image_size, place)
     pipe = load_pipeline(pipeline, "unet", torch_dtype=getattr(torch, dtype)).to(place)
     trained = pipe.scheduler.config
-    real = extract(critic, load_images(data), cache=output / "features")
+    real = extract(critic, images, cache=output / "features")
     rows = Rows(output / "rows.jsonl")
     same = {"weights": weights_hash(pipeline), "judge": critic.fingerprint, "data": data.path, "split": data.split}
     same |= {"n": num_images_per_class * len(pipe.class_names), "seed": seed, "dtype": dtype}

@@ -21,6 +21,7 @@ from triptych.errors import UserError
 from triptych.evaluation import extraction, judges
 from triptych.evaluation.extraction import extract, extract_share
 from triptych.evaluation.judges import Inception, Judge, load_judge
+from triptych.paths import project_path
 
 
 def make_judge(seed: int = 0, name: str = "judge") -> Judge:
@@ -268,3 +269,27 @@ def test_the_cache_holds_no_code(tmp_path):
     path = tmp_path / "abc.npz"
     np.savez(path, key=np.array([object()], dtype=object))
     assert extraction.read_cache(path) is None
+
+
+def test_the_shipped_judge_steps_in_where_inception_is_not(monkeypatch, capsys):
+    """Without --judge: Inception if it can be had, else the judge that knows the images, else Inception's own error."""
+    names = load_judge(project_path("pretrained/judge-cifar10")).class_names
+    digits = [str(digit) for digit in range(10)]
+    assert judges.shipped_judge(names, 32) == project_path("pretrained/judge-cifar10")
+    assert judges.shipped_judge(digits, 28) == project_path("pretrained/judge-mnist")
+    for other in ((names, 96), (names[::-1], 32), (digits, 8), (None, None)):
+        assert judges.shipped_judge(*other) is None
+
+    monkeypatch.setattr(judges, "Inception", lambda device: "Inception")
+    assert judges.load_critic(None, names, 32) == judges.load_critic("inception", None, None) == "Inception"
+
+    def missing(device):
+        raise UserError("Inception's weights could not be downloaded.")
+
+    monkeypatch.setattr(judges, "Inception", missing)
+    assert judges.load_critic(None, names, 32).name == "features of judge-cifar10"
+    assert "judge: " in (said := capsys.readouterr().err) and "judge-cifar10, which knows these classes" in said
+    with pytest.raises(UserError, match=r"could not be downloaded\. Or name a classifier by --judge"):
+        judges.load_critic(None, ["cat"], 32)
+    with pytest.raises(UserError, match="could not be downloaded"):
+        judges.load_critic("inception", names, 32)

@@ -101,7 +101,7 @@ def test_tables_in_markdown():
     table = markdown(["method", "n"], [["noisy", 10], ("GAN", "")])
     assert table == "| method | n |\n|---|---|\n| noisy | 10 |\n| GAN |  |"
     assert class_table({"ours": {"labels": np.array([1, 1]), "psnr": np.array([2.0, 4.0])}}, ["cat", "dog"]) == (
-        "| class | ours |\n|---|---|\n| cat |  |\n| dog | 3.00 |"
+        "| class | ours |\n|---|---|\n| cat |  |\n| dog | 3.00 ± 1.96 |"
     )
 
 

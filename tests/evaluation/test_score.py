@@ -88,9 +88,11 @@ def test_a_pipeline_is_drawn_once_and_scored(score, tmp_path, monkeypatch):
     assert [p.name for p in drawn] == ["00000000_15.npz", "00000015_15.npz", "00000030_10.npz"]
     drawn[1].unlink()  # interrupted there
     times = [p.stat().st_mtime_ns for p in (drawn[0], drawn[2])]
-    assert score(source) == first, "what was missing is drawn again, the same"
+    with pytest.raises(UserError, match=r"scores\.json is there already.*--overwrite"):
+        score(source)
+    assert score(source, overwrite=True) == first, "what was missing is drawn again, the same"
     assert [p.stat().st_mtime_ns for p in (drawn[0], drawn[2])] == times
-    assert score(source, guidance_scale=2.0)["guidance_scale"] == 2.0
+    assert score(source, guidance_scale=2.0, overwrite=True)["guidance_scale"] == 2.0
     assert len(list((tmp_path / "scores").glob("drawn_*"))) == 2, "other settings are other images"
 
 

@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from triptych.figures import charts
+from triptych.figures import charts, latents
+from triptych.figures.palette import COLOURS, in_words, look_of
+from triptych.paths import project_path
 
 
 @pytest.fixture
 def drawn(monkeypatch) -> list[Figure]:
     """The figures that are saved, kept instead of written."""
     figures: list[Figure] = []
-    monkeypatch.setattr(charts, "save", lambda figure, path, **_: figures.append(figure) or path)
+    for module in (charts, latents):
+        monkeypatch.setattr(module, "save", lambda figure, path, **_: figures.append(figure) or path)
     yield figures
     plt.close("all")
 
@@ -32,7 +35,7 @@ def test_schedules_show_the_signal_and_its_ratio_to_the_noise(drawn):
 
 def test_points_of_a_class_have_the_colour_the_legend_gives_it(drawn):
     points, labels = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]), np.array([1, 0, 1])
-    charts.save_latent_space(points, labels, ["cat", "dog"], ("z1", "z2"), "Three", Path("x.png"))
+    latents.save_latent_space(points, labels, ["cat", "dog"], ("z1", "z2"), "Three", Path("x.png"))
     (axis,) = drawn[0].axes
     (dots,) = axis.collections
     legend = drawn[0].legends[0]
@@ -48,8 +51,78 @@ def test_points_of_a_class_have_the_colour_the_legend_gives_it(drawn):
 
 def test_planes_of_decoded_images_keep_their_order(drawn):
     tiles = np.arange(6, dtype=np.float32).reshape(2, 3, 1, 1, 1) / 10
-    charts.save_latent_planes({"A": (np.zeros((1, 2)), tiles, tiles[::-1])}, np.array([0]), ["cat"], Path("x.png"))
+    latents.save_latent_planes({"A": (np.zeros((1, 2)), tiles, tiles[::-1])}, np.array([0]), ["cat"], Path("x.png"))
     top, middle, bottom = drawn[0].axes
     assert top.get_title() == "A"
     np.testing.assert_allclose(middle.images[0].get_array(), [[0, 0.1, 0.2], [0.3, 0.4, 0.5]], atol=1e-6)
     np.testing.assert_allclose(bottom.images[0].get_array(), [[0.3, 0.4, 0.5], [0, 0.1, 0.2]], atol=1e-6)
+
+
+def test_a_method_looks_the_same_in_whatever_company():
+    alone, among = look_of(["GAN"]), look_of(["noisy", "BM3D", "regression", "GAN", "mine"])
+    assert alone["GAN"] == among["GAN"]
+    assert len({look["color"] for look in among.values()}) == 5  # a method nobody knows takes a colour that is left
+    assert look_of(["DPMSolverMultistepScheduler"])["DPMSolverMultistepScheduler"]["label"] == "DPM-Solver++"
+    one, many = look_of(["diffusion, 1 step", "diffusion, 25 steps"]).values()
+    assert one["color"] == many["color"] == look_of(["diffusion"])["diffusion"]["color"]
+    assert one["linestyle"] != many["linestyle"]
+    strangers = look_of([f"run {k}" for k in range(12)]).values()
+    assert len({(look["color"], look["marker"], look["linestyle"]) for look in strangers}) == 12
+    assert look_of(["GANs of old"])["GANs of old"]["label"] == "GANs of old"  # a word that only begins like a method
+    assert in_words("neg_elbo") == "-ELBO" and in_words("grad_norm") == "grad norm"
+
+
+def test_the_report_has_the_same_palette():
+    template = project_path("report/template.typ").read_text()
+    assert 'json("/triptych/figures/palette.json")' in template and "#0072b2" not in template
+
+
+def test_intervals_stand_where_they_were_measured(drawn):
+    charts.save_curves({"psnr": {"GAN": ([15, 25], [30.0, 28.0], [0.5, 1.0])}}, "sigma", Path("x.png"))
+    (axis,) = drawn[0].axes
+    (bars,) = axis.collections
+    np.testing.assert_allclose(bars.get_segments(), [[[15, 29.5], [15, 30.5]], [[25, 27], [25, 29]]])
+    low, high = axis.get_ylim()
+    assert low < 27 and high > 30.5  # none is cut off
+
+    charts.save_bars({"score": {"base": (2.0, 0.5), "other": (3.0, 0.25)}}, "Two", Path("x.png"))
+    (axis,) = drawn[1].axes
+    np.testing.assert_allclose([bar.get_width() for bar in axis.patches], [2, 3])
+    segments = axis.collections[0].get_segments()
+    np.testing.assert_allclose([segment[:, 0] for segment in segments], [[1.5, 2.5], [2.75, 3.25]])
+    assert len({bar.get_facecolor() for bar in axis.patches}) == 2
+
+    charts.save_tradeoff({"sigma 25": {"GAN": (28.0, (0.4, 0.1)), "BM3D": (29.0, 0.8)}}, "PSNR", "FD", Path("x.png"))
+    (axis,) = drawn[2].axes
+    assert [(*line.get_xdata(), *line.get_ydata()) for line in axis.lines] == [(28, 0.4), (29, 0.8)]
+    assert [line.get_color() for line in axis.lines] == [look_of([m])[m]["color"] for m in ("GAN", "BM3D")]
+    (interval,) = axis.collections
+    np.testing.assert_allclose(interval.get_segments(), [[[28, 0.3], [28, 0.5]]])
+
+
+def test_classes_and_latent_sizes_are_points_and_not_a_line(drawn):
+    scores = {"GAN": [(1.0, 0.1), (2.0, 0.1)], "BM3D": [(3.0, 0.1), (np.nan, 0.0)]}
+    charts.save_by_class(scores, ["cat", "dog"], "PSNR", "Two", Path("x.png"))
+    (axis,) = drawn[0].axes
+    assert all(line.get_linestyle() == "None" for line in axis.lines)
+    places = [line.get_xdata()[0] for line in axis.lines]
+    assert len(set(places)) == 4 and [round(place) for place in places] == [0, 1, 0, 1]  # side by side, by their class
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["GAN", "BM3D"]
+
+    charts.save_comparison({"PSNR": {2: [1.0, 2.0], 16: [5.0, 7.0]}}, "latent size", Path("x.png"))
+    (axis,) = drawn[1].axes
+    (means,) = axis.lines
+    assert means.get_linestyle() == "None"
+    np.testing.assert_allclose(means.get_ydata(), [1.5, 6])
+    assert [tuple(dots.get_offsets()[:, 1]) for dots in axis.collections] == [(1, 2), (5, 7)]
+
+
+def test_small_multiples_show_one_curve_each_before_all_the_others(drawn):
+    curves = {name: ([0, 1], [k, k + 1.0], [0.1, 0.1]) for k, name in enumerate("abc")}
+    charts.save_small_multiples(curves, "t", "PSNR", Path("x.png"), columns=2)
+    *panels, empty = drawn[0].axes
+    assert [panel.get_title() for panel in panels] == ["a", "b", "c"] and not empty.get_visible()
+    for k, panel in enumerate(panels):
+        (own,) = [line for line in panel.lines if line.get_color() == COLOURS[0]]
+        np.testing.assert_allclose(own.get_ydata(), [k, k + 1])
+        assert len(panel.lines) == 3 and len(panel.collections) == 1

@@ -107,9 +107,9 @@ def test_forward_process(script, tmp_path):
     for name in ("forward_process.png", "schedules.png"):
         assert min(Image.open(tmp_path / name).size) > 200
     with pytest.raises(UserError, match="outside the process"):
-        main(DataConfig(), tmp_path, timesteps=[1000])
+        main(DataConfig(), tmp_path / "new", timesteps=[1000])
     with pytest.raises(UserError, match="0 to 1436"):
-        main(DataConfig(), tmp_path, images=[5000])
+        main(DataConfig(), tmp_path / "new", images=[5000])
 
 
 def test_reverse_process(saved, script, tmp_path):
@@ -174,8 +174,8 @@ def test_curves_of_what_a_log_holds(script, tmp_path):
         ("", "loss", "x.png", "must name at least one"),
         (str(tmp_path / "run"), "", "x.png", "must name at least one"),
         (str(tmp_path / "run"), "kl", "x.png", "logged no 'kl'"),
-        (str(tmp_path / "run"), "loss", "x.picture", r"x\.picture ends in no kind of picture.*png"),
-        (str(tmp_path / "run"), "loss", "x", "ends in no kind of picture"),
+        (str(tmp_path / "run"), "loss", "x.picture", r"x\.picture must end in \.png or \.svg"),
+        (str(tmp_path / "run"), "loss", "x", "must end in"),
     ):
         with pytest.raises(UserError, match=message):
             main(runs, quantities, output=tmp_path / output)

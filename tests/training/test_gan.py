@@ -129,7 +129,7 @@ def test_odd_sizes_are_padded_by_repeating_the_edge():
 
 
 def test_without_biases_it_is_homogeneous():
-    """f(a x) = a f(x): Mohan et al. 2020, section 3."""
+    """f(a x) = a f(x): Mohan et al. 2020, section 4."""
     noisy = torch.randn(1, 3, 16, 16, generator=seeded())
     plain, biased = (DenoisingUNet(3, (8, 16), 1, 2, bias=bias) for bias in (False, True))
     torch.testing.assert_close(plain(3 * noisy), 3 * plain(noisy))

@@ -154,7 +154,7 @@ class SamplingConfig:
     """Arguments of that class beside the trained ones, such as {algorithm_type: sde-dpmsolver++}."""
 
     guidance_scale: float = 2.0
-    """w in eps_uncond + w (eps_cond - eps_uncond); 1 = no guidance (Ho & Salimans 2022)."""
+    """s in eps_uncond + s (eps_cond - eps_uncond); 1 = no guidance (Ho & Salimans 2022, whose w is s - 1)."""
 
     guidance_interval: tuple[float, float] | None = None
     """Guide at these noise levels alone, [low, high] in sigma on images in [-1, 1] (Kynkaanniemi et al. 2024); null =

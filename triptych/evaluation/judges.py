@@ -7,6 +7,8 @@ Images are uint8 or float in [0, 1], (B, C, H, W). An extractor is called with a
 from __future__ import annotations
 
 import hashlib
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from transformers import (
 
 from triptych.devices import find_device
 from triptych.errors import UserError
+from triptych.paths import project_path
 
 RESAMPLING = {2: InterpolationMode.BILINEAR, 3: InterpolationMode.BICUBIC}  # by Pillow's numbers, which processors keep
 
@@ -122,9 +125,43 @@ def load_judge(folder: str | Path, device: torch.device | str | None = None) -> 
     )
 
 
-def load_critic(name: str, device: torch.device | str | None = None) -> Judge | Inception:
-    """What looks at images: "inception", or else the folder or Hub id of a classifier (:func:`load_judge`)."""
-    return Inception(device=device) if name == "inception" else load_judge(name, device)
+def load_critic(
+    name: str | None, class_names: list[str] | None, image_size: int | None, device: torch.device | str | None = None
+) -> Judge | Inception:
+    """What looks at images.
+
+    Args:
+        name: "inception", or the folder or Hub id of a classifier (:func:`load_judge`). None = Inception if its weights
+            are here or can be downloaded, else the one of ``pretrained/`` that knows these images; a line on stderr
+            tells which.
+        class_names: of the images, by class id.
+        image_size: of the images, in pixels.
+        device: where it computes, the best there is if not given.
+
+    Raises:
+        UserError: it cannot be loaded; without a name: neither is there.
+    """
+    if name is not None:
+        return Inception(device=device) if name == "inception" else load_judge(name, device)
+    try:
+        return Inception(device=device)
+    except UserError as error:
+        shipped = shipped_judge(class_names, image_size)
+        if shipped is None:
+            raise UserError(f"{error} Or name a classifier by --judge.") from error
+        print(f"judge: {shipped}, which knows these classes; Inception's weights are not here.", file=sys.stderr)
+        return load_judge(shipped, device)
+
+
+def shipped_judge(class_names: list[str] | None, image_size: int | None) -> Path | None:
+    """The classifier of ``pretrained/`` that was trained on images of these classes and this size, if there is one."""
+    for file in sorted(project_path("pretrained").glob("judge-*/config.json")):
+        known = json.loads(file.read_text())["id2label"]
+        side = json.loads(file.with_name("preprocessor_config.json").read_text())["size"]["height"]
+        same_classes = [known[key] for key in sorted(known, key=int)] == class_names
+        if same_classes and side in (image_size, 2 * (image_size or 0)):  # as they are, or doubled (config.upsample)
+            return file.parent
+    return None
 
 
 class Inception:

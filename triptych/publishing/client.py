@@ -101,7 +101,7 @@ def refuse_unless_free(repo_id: str, private: bool = False) -> None:
         if held:
             raise UserError(
                 f"{repo_id} holds a model already. Choose another run.push_to, or leave it out, and publish the "
-                f"finished run with scripts/publish.py --overwrite true."
+                f"finished run with scripts/publish.py --overwrite."
             )
 
 

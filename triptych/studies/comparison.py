@@ -94,35 +94,46 @@ def differences(each: dict[str, dict[str, np.ndarray]]) -> list[str]:
 
 
 def class_table(each: dict[str, dict[str, np.ndarray]], class_names: Sequence[str]) -> str:
-    """Mean PSNR of each class by each method."""
+    """Mean PSNR ± half the 95 % confidence interval of each class by each method."""
     lines = []
     for label, name in enumerate(class_names):
         cells = (by_class(scores).get(label) for scores in each.values())
-        lines.append([name, *("" if cell is None else f"{cell:.2f}" for cell in cells)])
+        lines.append([name, *("" if cell is None else f"{cell[0]:.2f} ± {cell[1]:.2f}" for cell in cells)])
     return markdown(["class", *each], lines)
 
 
-def by_class(scores: dict[str, np.ndarray]) -> dict[int, float]:
-    """Mean PSNR by label, of the labels that occur."""
+def by_class(scores: dict[str, np.ndarray]) -> dict[int, tuple[float, float]]:
+    """Mean PSNR and half its 95 % confidence interval by label, of the labels that occur."""
     labels, values = scores["labels"], scores["psnr"]
-    return {int(label): float(values[labels == label].mean()) for label in np.unique(labels)}
+    return {int(label): mean_and_interval(values[labels == label]) for label in np.unique(labels)}
 
 
 def charts(found: dict, each: dict, class_names: list[str] | None, folder: Path) -> list[Path]:
     """PSNR and SSIM against the level, the tradeoff of distortion and perception, perception against time, PSNR by
     class: what there is."""
     made = []
+    methods = list(dict.fromkeys(m for of_level in found.values() for m in of_level))
+    counts = {m: max(rows[m]["n"] for rows in found.values() if m in rows) for m in methods}
+    most = max(counts.values())
+    titles = {m: m if counts[m] == most else f"{m} (n = {counts[m]:,})" for m in methods}
     sigmas = {level: float(level.removeprefix("sigma ")) for level in found if level.startswith("sigma ")}
     if len(sigmas) > 1:
-        methods = list(dict.fromkeys(m for of_level in found.values() for m in of_level))
         curves: dict[str, dict] = {}
         for key in ("psnr", "ssim"):
             for m in methods:
-                points = sorted((sigma, found[level][m][key]) for level, sigma in sigmas.items() if m in found[level])
-                curves.setdefault(MEASURES[key].column, {})[m] = tuple(zip(*points, strict=True))
+                rows = {
+                    sigma: found[level][m]
+                    for level, sigma in sorted(sigmas.items(), key=lambda s: s[1])
+                    if m in found[level]
+                }
+                points = [(sigma, row[key], row.get(f"{key}_interval") or 0.0) for sigma, row in rows.items()]
+                curves.setdefault(MEASURES[key].column, {})[titles[m]] = tuple(zip(*points, strict=True))
         made.append(save_curves(curves, "sigma of 255", folder / "levels.png"))
-    perception = [  # without the noisy images, which are so far away that all else would be one spot
-        {m: row for m, row in rows.items() if "frechet_distance" in row and m != "noisy"} for rows in found.values()
+    # Without the noisy images, which are so far away that all else would be one spot, and without methods that had
+    # fewer images: a Frechet distance grows as their number falls.
+    perception = [
+        {m: row for m, row in rows.items() if "frechet_distance" in row and m != "noisy" and row["n"] == most}
+        for rows in found.values()
     ]
     if any(perception):
         for xlabel, file, log_x, x in (
@@ -136,7 +147,10 @@ def charts(found: dict, each: dict, class_names: list[str] | None, folder: Path)
             made.append(save_tradeoff(points, xlabel, MEASURES["frechet_distance"].column, folder / file, log_x))
     if class_names:
         middle = list(each)[len(each) // 2]
-        means = {m: by_class(scores) for m, scores in each[middle].items()}
-        values = {m: [mean.get(k, np.nan) for k in range(len(class_names))] for m, mean in means.items()}
+        nothing = (np.nan, 0.0)
+        values = {
+            titles[m]: [by_class(scores).get(k, nothing) for k in range(len(class_names))]
+            for m, scores in each[middle].items()
+        }
         made.append(save_by_class(values, class_names, MEASURES["psnr"].column, middle, folder / "classes.png"))
     return made

@@ -44,7 +44,7 @@ class PowerAverages:
 
     @torch.no_grad()
     def step(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """average <- beta_t average + (1 - beta_t) parameters, beta_t = (1 - 1 / t)^(gamma + 1) (EDM2, eq. 4)."""
+        """average <- beta_t average + (1 - beta_t) parameters, beta_t = (1 - 1 / t)^(gamma + 1) (EDM2, eq. 127)."""
         parameters, self.update = list(parameters), self.update + 1
         for width, average in self._averages.items():
             beta = (1 - 1 / self.update) ** (self._exponents[width] + 1)

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import yaml
 from triptych.config.base import flatten, read_yaml, to_dict, write_yaml
 from triptych.config.training import ExperimentConfig
 from triptych.errors import UserError
+from triptych.outputs import why_unwritable
 from triptych.training import checkpoints
 
 try:
@@ -77,25 +77,10 @@ def refuse_unless_writable(folder: Path) -> None:
     Raises:
         UserError: they can't; the message names the place.
     """
-    place = folder.absolute()
-    try:
-        while _is_missing(place):
-            place = place.parent
-        with tempfile.TemporaryFile(dir=place):
-            pass
-    except OSError as error:
+    if fault := why_unwritable(folder):
         raise UserError(
-            f"{folder} cannot be written: {error.strerror} at {place}. Choose another --run.output_dir or --name, or "
-            f"mend that."
-        ) from error
-
-
-def _is_missing(path: Path) -> bool:
-    try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    return False
+            f"{folder} cannot be written: {fault}. Choose another --run.output_dir or --name, or mend that."
+        )
 
 
 # Held by this process, until it ends: the file of each run that it trains. The operating system lets go of a lock
