@@ -56,7 +56,7 @@ def test_runs_from_top_to_bottom_without_data(name, monkeypatch):
         monkeypatch.setenv(variable, value)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     kept, fresh = load(name), load(name)
-    run(fresh, ROOT / f"notebooks/{name}.ipynb", timeout=300)
+    run(fresh, ROOT / f"notebooks/{name}.ipynb", timeout=600)
     assert "within reach" in text_of(fresh), "it says which images it took"
     for before, after in zip(code_cells(kept), code_cells(fresh), strict=True):
         # what a script prints reaches a notebook beside the kernel's own output, in time or not
@@ -75,7 +75,7 @@ def test_outputs_kept_are_of_one_real_run(name):
     text = text_of(notebook)
     assert "within reach" not in text, "executed with the real images"
     assert LOCAL_PATH.findall(text) == []
-    assert (ROOT / f"notebooks/{name}.ipynb").stat().st_size < 1_000_000
+    assert (ROOT / f"notebooks/{name}.ipynb").stat().st_size < 1_500_000
 
 
 @pytest.mark.parametrize("name", NAMES)
