@@ -1,4 +1,4 @@
-"""What the pipelines' calls are given, checked: a ValueError names what is wrong and how to mend it.
+"""Checks of the arguments of the pipelines' calls: a ValueError names what is wrong and what to give instead.
 
 Saved in the file of every pipeline that imports it.
 """
@@ -15,16 +15,16 @@ import torch
 
 
 def also_called(**names: str) -> Callable:
-    """Let a call take arguments by the names they have in diffusers' own pipelines: ``theirs="ours"``."""
+    """Let a call take arguments by the names they have in diffusers' own pipelines: ``alias="name"``."""
 
     def decorate(call: Callable) -> Callable:
         @functools.wraps(call)
         def renamed(self, *args, **kwargs):
-            for theirs, ours in names.items():
-                if theirs in kwargs:
-                    if ours in kwargs or ours in inspect.signature(call).bind_partial(self, *args).arguments:
-                        raise ValueError(f"{theirs} is called {ours} here, and both were given. Give {ours} alone.")
-                    kwargs[ours] = kwargs.pop(theirs)
+            for alias, name in names.items():
+                if alias in kwargs:
+                    if name in kwargs or name in inspect.signature(call).bind_partial(self, *args).arguments:
+                        raise ValueError(f"{alias} is called {name} here, and both were given. Give {name} alone.")
+                    kwargs[name] = kwargs.pop(alias)
             return call(self, *args, **kwargs)
 
         return renamed
@@ -120,7 +120,7 @@ def check_noisy(images: object, sigma: float, shape: tuple[int, int, int]) -> No
         raise ValueError(f"sigma must be positive, not {sigma:g}.")
     check_floats("images", images, (len(images) if torch.is_tensor(images) else 0, *shape))
     beyond = (images - 0.5).abs().max() - 0.5 if len(images) else 0
-    if beyond > 0.1 + 7 * sigma:  # which Gaussian noise does not once in 10^11 pixels
+    if beyond > 0.1 + 7 * sigma:  # Gaussian noise goes beyond that less than once in 10^11 pixels
         raise ValueError(
             f"images must lie in [0, 1] but for noise of sigma {sigma:g}; they go from {images.min():g} to "
             f"{images.max():g}. Divide 8-bit values, and their sigma, by 255; of images in [-1, 1] it is "

@@ -36,7 +36,7 @@ def as_tensors(images: object, channels: int) -> list[torch.Tensor]:
         if isinstance(image, (str, Path)):
             image = open_image(Path(image))
         elif isinstance(image, Image.Image):
-            image = as_seen(image)
+            image = as_displayed(image)
         elif not torch.is_tensor(image):
             raise ValueError(
                 f"An image must be a PIL image, a tensor or a path, not {type(image).__name__}. An array (H, W, C) "
@@ -50,7 +50,7 @@ def as_tensors(images: object, channels: int) -> list[torch.Tensor]:
             raise ValueError(f"A tensor must hold floats in about [0, 1], not {image.dtype}: `images.float() / 255`.")
         if image.dim() != 3 or image.shape[0] != channels or not image.numel():
             raise ValueError(f"A tensor must be ({channels}, H, W) or (B, {channels}, H, W), not {tuple(image.shape)}.")
-        if not image.abs().max() <= LARGEST:  # so written that NaN is refused too
+        if not image.abs().max() <= LARGEST:  # negated, so that NaN is refused too
             raise ValueError(
                 f"A tensor must hold floats in about [0, 1] (noise may lie beyond), none of them NaN; its largest "
                 f"is {image.abs().max():g}. Divide 8-bit values by 255."
@@ -76,15 +76,15 @@ def files(path: Path) -> list[Path]:
 
 
 def open_image(path: Path) -> Image.Image:
-    """An image file, upright, as "L" or "RGB"; see :func:`as_seen`."""
+    """An image file, upright, as "L" or "RGB"; see :func:`as_displayed`."""
     try:
         with Image.open(path, formats=FORMATS) as image:
-            return as_seen(image)
+            return as_displayed(image)
     except Exception as error:  # Pillow's plugins raise whatever a damaged file makes their parsing raise
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
 
 
-def as_seen(image: Image.Image) -> Image.Image:
+def as_displayed(image: Image.Image) -> Image.Image:
     """An image as a viewer shows it: upright (EXIF), on white where it is transparent, 8 bits, "L" or "RGB".
 
     16 bits are scaled by 65535, or by what a TIFF says its samples have; floats within [0, 1] by 1.
@@ -113,7 +113,7 @@ def scaled(image: Image.Image, kind: str | None, tags: object) -> Image.Image:
     values = np.asarray(image)
     if image.mode == "F":
         white = 1
-        if not (values.min() >= 0 and values.max() <= 1):  # so written that NaN is refused too
+        if not (values.min() >= 0 and values.max() <= 1):  # negated, so that NaN is refused too
             raise ValueError(
                 f"it holds floats from {values.min():g} to {values.max():g} (mode F), whose white is unknown. Save it "
                 f"with values in [0, 1], or in 8 or 16 bits."

@@ -23,10 +23,10 @@ from .arguments import (
     check_floats,
     check_generators,
     check_output_type,
-    class_ids,
     ends,
     finite,
 )
+from .classes import NamedClasses
 from .posterior import RestoresFromPosterior
 from .saving import CarriesCode, carried
 from .schedulers import FITTING, alpha_bar, check_fit, predicted_x0, set_timesteps, step_arguments
@@ -52,7 +52,7 @@ class ClassConditionalOutput(BaseOutput):
     predicted_images: torch.Tensor | None = None
 
 
-class ClassConditionalPipeline(CarriesCode, RestoresFromPosterior, DiffusionPipeline):
+class ClassConditionalPipeline(NamedClasses, CarriesCode, RestoresFromPosterior, DiffusionPipeline):
     """Draws images of named classes with a `UNet2DModel` and one of diffusers' schedulers.
 
     Args:
@@ -95,15 +95,8 @@ class ClassConditionalPipeline(CarriesCode, RestoresFromPosterior, DiffusionPipe
     ):
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler, guide=guide)
-        num_classes = unet.config.num_class_embeds - 1
-        id2label = {str(k): str(v) for k, v in (id2label or {i: i for i in range(num_classes)}).items()}
-        if sorted(map(int, id2label)) != list(range(num_classes)):
-            raise ValueError(
-                f"id2label must name the classes 0..{num_classes - 1} (num_class_embeds - 1 = {num_classes}; the last "
-                f"embedding is the null class), but it names {sorted(map(int, id2label))}."
-            )
         self.register_to_config(
-            id2label=id2label,  # JSON turns keys into strings, so they are strings from the start
+            id2label=self.checked_names(unet, id2label),
             pixel_unshuffle=pixel_unshuffle,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
@@ -112,26 +105,13 @@ class ClassConditionalPipeline(CarriesCode, RestoresFromPosterior, DiffusionPipe
         )
         # What the network was trained on: a scheduler put in later is held to it.
         self._trained = DDPMScheduler.from_config(scheduler.config) if hasattr(scheduler, "alphas_cumprod") else None
-        self._fits: SchedulerMixin | None = None  # the last scheduler that was tried
-
-    @property
-    def class_names(self) -> list[str]:
-        """Names by class id."""
-        return [self.config.id2label[str(i)] for i in range(len(self.config.id2label))]
+        self._fits: SchedulerMixin | None = None  # the last scheduler that was checked
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of an image."""
         p, side = self.config.pixel_unshuffle, self.unet.config.sample_size
         return self.unet.config.in_channels // p**2, side * p, side * p
-
-    def class_ids(self, classes: str | int | Sequence[str | int | None] | torch.Tensor | None) -> list[int]:
-        """Ids of classes given by name, by id, or as a list of either; None is the null class: none in particular.
-
-        Raises:
-            ValueError: a class doesn't exist; the message lists those that do.
-        """
-        return class_ids(classes, self.class_names)
 
     @torch.no_grad()
     @also_called(
@@ -195,13 +175,13 @@ class ClassConditionalPipeline(CarriesCode, RestoresFromPosterior, DiffusionPipe
         check_output_type(output_type)
         num_images_per_class = at_least_1("num_images_per_class", num_images_per_class)
         guidance_scale = finite("guidance_scale", guidance_scale)
-        wanted = list(callback_on_step_end_tensor_inputs)
-        if set(wanted) - {"latents", "noisy_images", "predicted_images"}:
+        requested = list(callback_on_step_end_tensor_inputs)
+        if set(requested) - {"latents", "noisy_images", "predicted_images"}:
             raise ValueError(
                 "callback_on_step_end_tensor_inputs can hold 'latents', 'noisy_images' and 'predicted_images' only."
             )
         if callback_on_step_end is None:
-            wanted = []
+            requested = []
         ids = [i for i in self.class_ids(classes) for _ in range(num_images_per_class)]
         shape = (len(ids), *self.image_shape)
         generator = check_generators(generator, len(ids))
@@ -226,21 +206,21 @@ class ClassConditionalPipeline(CarriesCode, RestoresFromPosterior, DiffusionPipe
             x_in = self.scheduler.scale_model_input(x, t)
             scale = guidance_scale if low <= self._sigma(t) <= high else 1
             output = self._denoise(x_in, t, labels, null, scale)
-            seen = {}
-            if return_intermediates or "noisy_images" in wanted or "predicted_images" in wanted:
+            of_step = {}
+            if return_intermediates or "noisy_images" in requested or "predicted_images" in requested:
                 x_0 = predicted_x0(self.scheduler, output, x_in, t)
-                seen = {
+                of_step = {
                     "noisy_images": self._unfold(x_in * self.config.data_std).cpu(),
                     "predicted_images": self._unfold(x_0 * self.config.data_std).cpu(),
                 }
             if return_intermediates:
                 steps.append(float(t))
-                noisy.append(seen["noisy_images"])
-                predicted.append(seen["predicted_images"])
+                noisy.append(of_step["noisy_images"])
+                predicted.append(of_step["predicted_images"])
             x = self.scheduler.step(output, t, x, **extra, return_dict=False)[0]
             if callback_on_step_end is not None:
-                seen["latents"] = x
-                changed = callback_on_step_end(self, i, t, {name: seen[name] for name in wanted}) or {}
+                of_step["latents"] = x
+                changed = callback_on_step_end(self, i, t, {name: of_step[name] for name in requested}) or {}
                 x = changed.get("latents", x)
             if self._interrupt:
                 break

@@ -133,7 +133,7 @@ class DenoiserPipeline(CarriesCode, DiffusionPipeline):
         return as_tensors(images, self.denoiser.config.in_channels)
 
     def restore(self, images: object, sigma: float | None = None, **kwargs) -> DenoiserOutput | tuple:
-        """Restore images, as every pipeline that can does: the call, which finds out for itself how noisy they are.
+        """Restore images, with the signature all restoring pipelines share; the network estimates the noise itself.
 
         Args:
             images: as in the call.

@@ -13,7 +13,8 @@ from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler, UNet2D
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 
-from .arguments import at_least_1, check_generators, check_output_type, class_ids, finite
+from .arguments import at_least_1, check_generators, check_output_type, finite
+from .classes import NamedClasses
 from .saving import CarriesCode, carried
 
 
@@ -30,7 +31,7 @@ class FlowOutput(BaseOutput):
     class_ids: list[int]
 
 
-class FlowPipeline(CarriesCode, DiffusionPipeline):
+class FlowPipeline(NamedClasses, CarriesCode, DiffusionPipeline):
     """Draws images of named classes with a `UNet2DModel` that tells the velocity of x_t = (1 - t) x_0 + t eps.
 
     Args:
@@ -59,37 +60,17 @@ class FlowPipeline(CarriesCode, DiffusionPipeline):
     ):
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
-        num_classes = unet.config.num_class_embeds - 1
-        id2label = {str(k): str(v) for k, v in (id2label or {i: i for i in range(num_classes)}).items()}
-        if sorted(map(int, id2label)) != list(range(num_classes)):
-            raise ValueError(
-                f"id2label must name the classes 0..{num_classes - 1} (num_class_embeds - 1 = {num_classes}; the last "
-                f"embedding is the null class), but it names {sorted(map(int, id2label))}."
-            )
         self.register_to_config(
-            id2label=id2label,  # JSON turns keys into strings, so they are strings from the start
+            id2label=self.checked_names(unet, id2label),
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
         )
-
-    @property
-    def class_names(self) -> list[str]:
-        """Names by class id."""
-        return [self.config.id2label[str(i)] for i in range(len(self.config.id2label))]
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of an image."""
         side = self.unet.config.sample_size
         return self.unet.config.in_channels, side, side
-
-    def class_ids(self, classes: str | int | Sequence[str | int | None] | torch.Tensor | None) -> list[int]:
-        """Ids of classes given by name, by id, or as a list of either; None is the null class: none in particular.
-
-        Raises:
-            ValueError: a class doesn't exist; the message lists those that do.
-        """
-        return class_ids(classes, self.class_names)
 
     @torch.no_grad()
     def __call__(

@@ -124,9 +124,9 @@ class VAEPipeline(CarriesCode, DiffusionPipeline):
     def restore(
         self, images: torch.Tensor, sigma: float | None = None, output_type: str = "pil", return_dict: bool = True
     ) -> VAEOutput | tuple:
-        """Restore images, as every pipeline that can does: what the decoder makes of a noisy image's posterior mean.
+        """Restore images, with the signature all restoring pipelines share: decode the noisy image's posterior mean.
 
-        Nothing in a VAE knows of noise: what it can't describe is left out, and of the image much that it can't either.
+        A VAE knows nothing of noise: whatever its latents can't describe is lost, noise and fine detail alike.
 
         Args:
             images: (B, C, H, W) of :attr:`image_shape`, clean ones in [0, 1]; noise beyond is clipped.

@@ -16,7 +16,7 @@ from .arguments import at_least_1, check_noisy, finite
 
 
 class RestoresFromPosterior:
-    """What a class-conditional diffusion pipeline takes noise out of images with."""
+    """The ``restore`` of a class-conditional diffusion pipeline."""
 
     def restore(
         self,
@@ -64,7 +64,7 @@ class RestoresFromPosterior:
         if not isinstance(scheduler, (SchedulerMixin, type(None))):
             raise ValueError(f"scheduler must be one of diffusers' schedulers, or None, not {scheduler!r}.")
         self.check_scheduler()
-        # Whatever the saved scheduler's variance is: the one below is that of the posterior.
+        # The saved scheduler may have another variance; the one below is that of the posterior.
         ancestral = DDPMScheduler.from_config(own.config, variance_type="fixed_small")
         alphas = own.alphas_cumprod
         noise_to_signal = ((1 - alphas) / alphas.clamp(min=1e-12)).log()

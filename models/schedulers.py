@@ -43,7 +43,7 @@ def misfit(
     Args:
         scheduler: the one to be tried.
         trained: what the network was trained on, if it is known.
-        known_to_fit: one that was tried before, which isn't made to draw again.
+        known_to_fit: a scheduler that was checked before, and is not made to draw again.
     """
     step = getattr(type(scheduler), "step", None)
     required = [
@@ -60,9 +60,11 @@ def misfit(
     elif "original_inference_steps" in inspect.signature(scheduler.set_timesteps).parameters:
         reason = "it is made for networks distilled to a few steps"
     elif trained is not None:
-        theirs = scheduler.config.get("prediction_type")
-        if theirs != trained.config.prediction_type:
-            reason = f"it takes the network's answer for {theirs!r}, which is {trained.config.prediction_type!r}"
+        prediction_type = scheduler.config.get("prediction_type")
+        if prediction_type != trained.config.prediction_type:
+            reason = (
+                f"it takes the network's answer for {prediction_type!r}, which is {trained.config.prediction_type!r}"
+            )
         elif alphas.shape != trained.alphas_cumprod.shape or not torch.allclose(
             alphas.cpu().float(), trained.alphas_cumprod, rtol=0, atol=1e-5
         ):
@@ -107,7 +109,7 @@ def failure(scheduler: SchedulerMixin, trained: DDPMScheduler) -> str | None:
             x = scheduler.step(answer, t, x, **extra, return_dict=False)[0]
     except Exception as error:  # whatever a scheduler raises that is set as it cannot be
         return f"as it is set it fails ({' '.join(str(error).split())})"
-    if not (abs(x.mean() - mean) < 0.05 and abs(x.std() / std - 1) < 0.25):  # so written that NaN is refused too
+    if not (abs(x.mean() - mean) < 0.05 and abs(x.std() / std - 1) < 0.25):  # negated, so that NaN is refused too
         return "as it is set it draws something else than the network has learned, or NaN"
     return None
 

@@ -43,8 +43,8 @@ def main(
     paths = snapshots(run)
     pipe = load_pipeline(pipeline or str(run / "pipeline"), "unet")
     average = average_of(paths, width, update)
-    here = {name: tuple(p.shape) for name, p in pipe.unet.named_parameters()}
-    if here != {name: tuple(p.shape) for name, p in average.items()}:
+    shapes = {name: tuple(p.shape) for name, p in pipe.unet.named_parameters()}
+    if shapes != {name: tuple(p.shape) for name, p in average.items()}:
         raise UserError(f"The network of {pipeline or run / 'pipeline'} is not the one that was trained in {run}.")
     pipe.unet.load_state_dict(average, strict=False)  # parameters are all that training changes
     facts = {"average": f"power function, width {width:g} (EDM2)", "update": update or "the newest", "run": run.name}

@@ -44,7 +44,7 @@ def main(config: DistillationConfig) -> None:
     if getattr(teacher, "guide", None) is not None:
         raise UserError(f"teacher {config.teacher} is guided by a second network, which this does not distil.")
     run = Run(config)
-    images = load_images(config.data, need_labels=True)
+    images = load_images(config.data, need_labels=True, tell=False)
     if images.class_names != teacher.class_names or images.channels != teacher.image_shape[0]:
         raise UserError(f"data.path {config.data.path} has other classes or channels than the teacher was trained on.")
     teacher.to(run.device, torch.float32)

@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from triptych.devices import find_device
 from triptych.errors import UserError
+from triptych.evaluation.work_sharing import require_one_process
 from triptych.figures.images import save_image_grid
 from triptych.outputs import claim_folder
 from triptych.pipelines.sampling import chosen_classes
@@ -64,6 +65,7 @@ def main(
     claim_folder(output, overwrite)
     if num_images_per_class < 1 or batch_size < 1:
         raise UserError("num_images_per_class and batch_size must be at least 1.")
+    require_one_process()
     pipe = load_pipeline(pipeline, "unet", torch_dtype=getattr(torch, dtype)).to(find_device(device))
     pipe.set_progress_bar_config(disable=True)
     if scheduler is not None:

@@ -5,7 +5,7 @@
 
 What is drawn is kept batch by batch in the output folder, so the command can be interrupted and repeated. Beside every
 distance stands its floor: that of as many real training images from the same reference. Started by ``accelerate
-launch`` in several processes, each on its accelerator, it shares the drawing and the looking among them.
+launch`` in several processes, each on its accelerator, it shares drawing and judging among them.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from triptych.devices import find_device
 from triptych.errors import UserError
 from triptych.evaluation.extraction import extract
 from triptych.evaluation.judges import load_critic
-from triptych.evaluation.processes import join
-from triptych.evaluation.scores import NUMBERS, distances, draw, key_of, recognised
+from triptych.evaluation.scores import NUMBERS, call_arguments, distances, draw, key_of, recognised, require_drawing
+from triptych.evaluation.work_sharing import join
 from triptych.outputs import claim_file, claim_study
 from triptych.pipelines.schedulers import scheduler_class
 from triptych.pipelines.store import load_pipeline, weights_hash
@@ -86,22 +86,17 @@ def main(
     settings = {"source": source, "seed": seed}
     if (Path(source) / "model_index.json").exists() or not Path(source).exists():
         pipe = load_pipeline(source, torch_dtype=getattr(torch, dtype)).to(place)
-        if "unet" not in pipe.components and "vae" not in pipe.components:
-            raise UserError(
-                f"{source} is a {type(pipe).__name__}, which draws nothing. Give a diffusion pipeline or a VAE."
-            )
+        require_drawing(pipe, source)
         if scheduler is not None:
             pipe.scheduler = scheduler_class(scheduler).from_config(pipe.scheduler.config)
-        how = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
-        how["guidance_interval"] = guidance_interval
-        how = {key: pipe.config.get(key) if value is None else value for key, value in how.items()}
-        how = {key: value for key, value in how.items() if value is not None}  # a VAE has none of them
+        given = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
+        arguments = call_arguments(pipe, given | {"guidance_interval": guidance_interval})  # a VAE has none of them
         settings |= {"dtype": dtype, "weights": weights_hash(source), "num_images_per_class": num_images_per_class}
-        settings |= how
-        if "scheduler" in pipe.components:
+        settings |= arguments
+        if hasattr(pipe, "scheduler"):
             settings["scheduler"] = type(pipe.scheduler).__name__
         kept = output / f"drawn_{key_of(settings)}"
-        images, labels, _ = draw(pipe, how, num_images_per_class, batch_size, seed, kept)
+        images, labels, _ = draw(pipe, arguments, num_images_per_class, batch_size, seed, kept)
         class_names = getattr(pipe, "class_names", None)
     else:
         folder = load_images(DataConfig(path=source, channels=reference.channels))
@@ -113,26 +108,25 @@ def main(
             f"{source} gives images of {tuple(images.shape[1:])}, the reference is of {reference.image_size} pixels "
             f"and {reference.channels} channels. Set data.image_size or data.channels, or choose another data.path."
         )
-
     if min(len(images), len(reference), len(train)) < 10:
         raise UserError(
             f"{source} gives {len(images)} images, the reference {data.split!r} {len(reference)}, {train_split!r} "
             f"{len(train)}. Distributions are compared from 10 images each, and better from 1,000."
         )
     cache = features or output / "features"
-    seen = extract(critic, images)
+    judged = extract(critic, images)
     real = extract(critic, reference, cache=cache)
-    some = torch.randperm(len(train), generator=keyed_generator("floor", seed))[: len(images)]
-    floor = extract(critic, train.__getitems__(some.tolist())["pixels"], cache=cache)
+    chosen = torch.randperm(len(train), generator=keyed_generator("floor", seed))[: len(images)]
+    floor = extract(critic, train.__getitems__(chosen.tolist())["pixels"], cache=cache)
     if not processes.is_main:
         return  # what remains is arithmetic, done and written once
     scores = settings | {"judge": critic.name, "judge_fingerprint": critic.fingerprint, "data": data.path}
     scores |= {"reference_split": data.split, "n": len(images)}
     scores |= {"reference_n": len(reference), "floor_split": train_split}
-    scores |= distances(critic, seen, real, num_bootstrap, seed)
+    scores |= distances(critic, judged, real, num_bootstrap, seed)
     scores["floor"] = distances(critic, floor, real, num_bootstrap, seed)
     if labels is not None and hasattr(critic, "class_names"):
-        scores |= recognised(critic.class_names, class_names, seen["logits"], labels)
+        scores |= recognised(critic.class_names, class_names, judged["logits"], labels)
     output.mkdir(parents=True, exist_ok=True)
     (output / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
     print_table(scores)

@@ -21,8 +21,16 @@ from triptych.errors import UserError
 from triptych.evaluation import classical
 from triptych.evaluation.judges import load_judge
 from triptych.evaluation.restoration import measure_restorer
-from triptych.evaluation.restorers import Spoiled, classically, load_any, load_restorers, make_levels, tuned
+from triptych.evaluation.restorers import (
+    DegradedImages,
+    classical_restorer,
+    load_any_images,
+    load_restorers,
+    make_levels,
+    tuned_strength,
+)
 from triptych.evaluation.scores import key_of
+from triptych.evaluation.work_sharing import require_one_process
 from triptych.jsonl import Rows
 from triptych.outputs import claim_study
 from triptych.studies import comparison
@@ -53,11 +61,11 @@ def main(
     Args:
         models: saved pipelines, as name=folder, separated by commas: denoisers; a VAE, which reconstructs; a
             diffusion model, which goes back from the step whose noise is the images'.
-        data: the clean images to spoil and restore.
+        data: the clean images to degrade and restore.
         sigmas: levels of Gaussian noise, of 255, measured one after the other; 15, 25 and 50 if not given.
         noise: another degradation instead of these.
         any_size: the images are of any sizes, as photographs are.
-        paired: the images lie in folders "clean" and "noisy", under the same names; nothing is spoiled here.
+        paired: the images lie in folders "clean" and "noisy", under the same names; no noise is added here.
         methods: classical methods, separated by commas: median, non-local means, wavelet, total variation, BM3D. All if
             not given, none if empty.
         judge: a classifier of scripts/train_classifier.py: its features give the perceptual and the Frechet distance.
@@ -84,31 +92,36 @@ def main(
     if min(diffusion_steps or [1]) < 1:
         raise UserError(f"diffusion_steps {diffusion_steps} must be 1 or more.")
     # Loaded before anything is measured: a wrong folder is said at once.
+    require_one_process()
     place = find_device(device)
     restorers = load_restorers(models, diffusion_steps or [1, 25], seed, place)
     critic = load_judge(judge, place) if judge else None
-    images = load_any(data, any_size, paired)
-    tuning_images = cache(lambda: load_any(replace(data, split=tuning_split), any_size, paired))  # only if needed
+    images = load_any_images(data, any_size, paired)
+    tuning_images = cache(
+        lambda: load_any_images(replace(data, split=tuning_split), any_size, paired)
+    )  # only if needed
     count = min(num_images or len(images), len(images))
     rows = Rows(output / "rows.jsonl")
 
-    same = {"data": data.path, "split": data.split, "seed": seed, "judge": critic.fingerprint if critic else None}
-    wanted = [("noisy", count, {})]  # (method, number of images, what else its rows are known by)
-    wanted += [(name, min(count, num_bm3d) if name == "BM3D" else count, {"num_tuning": num_tuning}) for name in names]
-    wanted += [(name, count, known_by) for name, (_, known_by) in restorers.items()]
+    common = {"data": data.path, "split": data.split, "seed": seed, "judge": critic.fingerprint if critic else None}
+    todo = [("noisy", count, {})]  # (method, number of images, further entries of its rows' key)
+    todo += [(name, min(count, num_bm3d) if name == "BM3D" else count, {"num_tuning": num_tuning}) for name in names]
+    todo += [(name, count, facts) for name, (_, facts) in restorers.items()]
 
     found: dict[str, dict[str, dict]] = {}
     with classical.make_pool(num_workers) as pool:
         for title, level in make_levels(sigmas, noise, paired).items():
-            test, found[title] = Spoiled(images, level, seed), {}
-            for name, n, more in wanted:
-                key = same | {"level": title, "method": name, "n": n} | more
+            test, found[title] = DegradedImages(images, level, seed), {}
+            for name, n, further in todo:
+                key = common | {"level": title, "method": name, "n": n} | further
                 row = rows.find(**key)
                 if row is None:
                     strength = {}
                     if name in names:
-                        strength["strength"] = tuned(name, Spoiled(tuning_images(), level, seed), num_tuning, pool)
-                        restore = classically(name, strength["strength"], pool)
+                        strength["strength"] = tuned_strength(
+                            name, DegradedImages(tuning_images(), level, seed), num_tuning, pool
+                        )
+                        restore = classical_restorer(name, strength["strength"], pool)
                     else:
                         restore = restorers[name][0] if name in restorers else lambda noisy, _: noisy
                     measured = measure_restorer(test, n, restore, critic, place, f"{name}, {title}")

@@ -25,6 +25,7 @@ from triptych.errors import UserError
 from triptych.evaluation.latents import knn_accuracy
 from triptych.evaluation.likelihoods import elbo_parts, make_decoder, summarize_elbo
 from triptych.evaluation.similarity import psnr, ssim
+from triptych.evaluation.work_sharing import require_one_process
 from triptych.outputs import claim_file
 from triptych.pipelines.store import load_pipeline, weights_hash
 from triptych.seeds import keyed_generator
@@ -65,6 +66,7 @@ def main(
     claim_file(path, overwrite, ".json")
     if num_importance_samples < 1 or num_neighbors < 1 or batch_size < 1:
         raise UserError("num_importance_samples, num_neighbors and batch_size must be at least 1.")
+    require_one_process()
     pipe = load_pipeline(pipeline, "vae").to(find_device(device))
     train, test = (
         load_images(dataclasses.replace(data, split=split), split_setting=setting)
@@ -87,12 +89,12 @@ def main(
         if pipe.config.likelihood == "binarized_bernoulli":
             pixels = (torch.rand(pixels.shape, generator=keyed_generator("pixels", seed, first)) < pixels).float()
         mean, logvar = pipe.encode(pixels)
-        again = pipe.decode(mean)
+        reconstruction = pipe.decode(mean)
         measured = {
             "mean": mean.cpu(),
-            "mse": (again - pixels).square().flatten(1).mean(1),
-            "psnr": psnr(pixels, again),
-            "ssim": ssim(pixels, again),
+            "mse": (reconstruction - pixels).square().flatten(1).mean(1),
+            "psnr": psnr(pixels, reconstruction),
+            "ssim": ssim(pixels, reconstruction),
         }
         if pipe.vae.config.variational:
             generator = keyed_generator("posterior", seed, first)

@@ -30,6 +30,7 @@ from triptych.evaluation.scores import load_metric
 from triptych.evaluation.validation import refuse_unless_alike, validate_classifier
 from triptych.pipelines.store import save_parts, weights_hash
 from triptych.publishing.cards import model_card
+from triptych.training import follow_up
 from triptych.training.augmentation import augment
 from triptych.training.averages import averaged_copy
 from triptych.training.optimizers import make_ema, make_lr_schedulers, make_optimizers
@@ -45,8 +46,8 @@ def main(config: ClassifierConfig) -> None:
     run = Run(config)
     # transformers' pipeline shows every image as RGB, so grey ones are learned as three equal channels
     data = dataclasses.replace(config.data, channels=3)
-    images = load_images(data, need_labels=True)
-    held_out = load_images(dataclasses.replace(data, split=config.validation_split), True, "validation_split")
+    images = load_images(data, need_labels=True, tell=False)
+    held_out = load_images(dataclasses.replace(data, split=config.validation_split), True, "validation_split", False)
     refuse_unless_alike(images, held_out, config.validation_split)
     if config.max_shift >= images.image_size:
         raise UserError(f"max_shift {config.max_shift} must be less than the images' {images.image_size} pixels.")
@@ -80,7 +81,7 @@ def main(config: ClassifierConfig) -> None:
         averaged = averaged_model()
         return validate_classifier(lambda x: averaged(enlarge(x, config.upsample)).logits, held_out, run.device, BATCH)
 
-    for x, labels in run.batches(images):  # (B, 3, H, W) in [-1, 1], (B,)
+    for x, labels in run.batches(images, held_out):  # (B, 3, H, W) in [-1, 1], (B,)
         with run.accumulate(model):
             logits = model(enlarge(augment(x, run, config), config.upsample)).logits.float()
             loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
@@ -104,13 +105,13 @@ def main(config: ClassifierConfig) -> None:
         )
         folder = run.folder / "classifier"
         save_parts([averaged, processor], folder, describe(config, run, averaged, images.image_size))
-        print(f"Saved the classifier to {folder}.")
         with run.expendable("the score of the classifier"):
             scores = score(Judge(averaged, processor, config.name), held_out, config)
             scores |= {"weights": weights_hash(str(folder))}
             (run.folder / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
             (folder / "README.md").write_text(describe(config, run, averaged, images.image_size, scores))
             print(f"Its accuracy on {scores['n']} held-out images is {scores['accuracy']:.4f}.")
+        follow_up.tell(run, folder, type(averaged).__name__)
     run.finish()
 
 

@@ -45,7 +45,7 @@ def main(config: DiffusionConfig) -> None:
     scheduler = make_noise_scheduler(config.schedule, config.data_std)
     sampler = make_sampler(config.sampling, scheduler)
     run = Run(config)
-    images = load_images(config.data, need_labels=True)
+    images = load_images(config.data, need_labels=True, tell=False)
     null_class = len(images.class_names)  # one embedding more than classes: "no class given"
 
     torch.manual_seed(config.seed)

@@ -22,17 +22,17 @@ from triptych.figures.images import save_image_grid
 from triptych.losses.diffusion import drop_labels
 from triptych.losses.flow import flow_loss, interpolate, logit_normal, velocity
 from triptych.pipelines.sampling import class_grid
-from triptych.pipelines.store import save_pipeline
 from triptych.publishing.cards import model_card
 from triptych.training.averages import averaged_weights
 from triptych.training.optimizers import make_ema, make_lr_schedulers, make_optimizers
 from triptych.training.run import Run
+from triptych.training.steps import save_and_finish, take_step
 
 
 def main(config: FlowConfig) -> None:
     scheduler = FlowMatchEulerDiscreteScheduler(shift=config.sampling.shift)
     run = Run(config)
-    images = load_images(config.data, need_labels=True)
+    images = load_images(config.data, need_labels=True, tell=False)
     null_class = len(images.class_names)  # one embedding more than classes: "no class given"
 
     torch.manual_seed(config.seed)
@@ -75,11 +75,7 @@ def main(config: FlowConfig) -> None:
 
             run.accelerator.backward(loss)
             run.log(loss=loss, lr=optimizers[0].param_groups[0]["lr"])
-            if run.updated and config.optimizer.max_grad_norm is not None:
-                run.log(grad_norm=run.clip_grad_norm(weights, config.optimizer.max_grad_norm))
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
+            take_step(run, weights, optimizers, config.optimizer.max_grad_norm)
         if run.updated:
             for lr_scheduler in lr_schedulers:
                 lr_scheduler.step()
@@ -88,12 +84,7 @@ def main(config: FlowConfig) -> None:
             with run.expendable("drawing samples"), averaged_weights(ema, run.accelerator.unwrap_model(unet)):
                 draw_samples(make_pipeline(), run, config)
 
-    if run.is_main:
-        with averaged_weights(ema, run.accelerator.unwrap_model(unet)):
-            folder = run.folder / "pipeline"
-            save_pipeline(make_pipeline(), folder, card=describe(config, run, unet))
-            print(f"Saved the pipeline to {folder}, samples in {run.folder / 'samples'}.")
-    run.finish()
+    save_and_finish(run, ema, unet, make_pipeline, describe(config, run, unet))
 
 
 def draw_samples(pipeline: FlowPipeline, run: Run, config: FlowConfig) -> None:

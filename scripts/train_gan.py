@@ -61,6 +61,7 @@ def main(config: GanConfig) -> None:
     )
     g_optimizers, d_optimizers = optimizers[: len(g_optimizers)], optimizers[len(g_optimizers) :]
     g_weights, d_weights = list(generator.parameters()), list(discriminator.parameters())
+    model = run.accelerator.unwrap_model(generator)
     judge = run.accelerator.unwrap_model(discriminator)  # the same network, when the generator learns from it
 
     for clean, _ in run.batches(images):  # (B, C, H, W) in [-1, 1]; of pairs (B, 2 C, H, W)
@@ -114,12 +115,10 @@ def main(config: GanConfig) -> None:
                 lr_scheduler.step()
             ema.step(g_weights)
         if run.due(config.run.sample_every) and run.is_main:
-            model = run.accelerator.unwrap_model(generator)
             with run.expendable("drawing samples"), averaged_weights(ema, model) as averaged:
                 draw_samples(averaged, images, run, config)
 
-    pipeline = DenoiserPipeline(run.accelerator.unwrap_model(generator))
-    save_and_finish(run, ema, generator, lambda: pipeline, describe(config, run, generator))
+    save_and_finish(run, ema, generator, lambda: DenoiserPipeline(model), describe(config, run, generator))
 
 
 @torch.no_grad()

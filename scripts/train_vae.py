@@ -36,11 +36,10 @@ COLUMNS = 12  # of the grids drawn while training
 
 def main(config: VaeConfig) -> None:
     run = Run(config)
-    images = load_images(config.data)
-    split = config.validation_split
-    held_out = (
-        load_images(dataclasses.replace(config.data, split=split), split_setting="validation_split") if split else None
-    )
+    images = load_images(config.data, tell=False)
+    split, held_out = config.validation_split, None
+    if split:
+        held_out = load_images(dataclasses.replace(config.data, split=split), False, "validation_split", tell=False)
     if held_out is not None and (held_out.channels, held_out.image_size) != (images.channels, images.image_size):
         raise UserError(
             f"validation_split {split!r} has {held_out.channels} channels of {held_out.image_size} pixels a side, the "
@@ -60,7 +59,7 @@ def main(config: VaeConfig) -> None:
 
     fixed_log_sigma = torch.tensor(math.log(config.sigma or 1.0), device=run.device)
     # Kingma & Welling 2014, algorithm 1.
-    for x, _ in run.batches(images):  # (B, C, H, W) in [-1, 1]
+    for x, _ in run.batches(images, held_out):  # (B, C, H, W) in [-1, 1]
         with run.accumulate(vae):
             pixels = (x + 1) / 2  # what p(x | z) describes, in [0, 1]
             if config.likelihood == "binarized_bernoulli":

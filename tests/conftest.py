@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
 import shutil
 import subprocess
@@ -10,9 +11,11 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import warm_start
 from stand_in_hub import StandInHub
 
 # diffusers copies the code of a local pipeline to one place; two workers (and what they start) that load the same one
@@ -75,13 +78,55 @@ def launch_command(*launcher: str, script: Path | str = ROOT / "scripts/train_di
     return [sys.executable, "-m", "accelerate.commands.launch", "-q", *config, *launcher, str(script)]
 
 
+def launched(
+    command: list[str], cwd: Path, env: dict[str, str] | None = None, timeout: float = 300
+) -> subprocess.CompletedProcess:
+    """``subprocess.run`` for a script, or for a command of :func:`launch_command`; see ``warm_start.py``."""
+    env = env or environment()
+    if warm_start.can_start(command, env, environment()):
+        return warm_start.run(command, cwd, env, timeout)
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout)
+
+
+@pytest.fixture
+def study(monkeypatch, tmp_path, capsys) -> Callable[..., subprocess.CompletedProcess]:
+    """Call a script of scripts/studies/ in this process, in an empty working directory, as its command line does.
+
+    The scripts that it runs one after another are processes of their own, as for :func:`launched`.
+    """
+    from triptych.cli import command
+
+    from triptych.studies import stages
+
+    def run(stage: list[str]) -> subprocess.CompletedProcess:
+        done = launched(stage, Path.cwd())
+        print(done.stdout)
+        print(done.stderr, file=sys.stderr)
+        return done
+
+    def call(name: str, *arguments: str) -> subprocess.CompletedProcess:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
+        monkeypatch.setattr(stages, "subprocess", SimpleNamespace(run=run))
+        capsys.readouterr()
+        code = 0
+        try:
+            command(importlib.import_module(f"studies.{name}").main)
+        except SystemExit as left:
+            code = left.code
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(sys.argv, code, said.out, said.err)
+
+    return call
+
+
 @pytest.fixture
 def train(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
-    """Train the tiny experiment under a real `accelerate launch`, in an empty working directory."""
+    """Train the tiny experiment as `accelerate launch` does, in an empty working directory."""
 
     def start(*launcher: str, script: Path | str = ROOT / "scripts/train_diffusion.py", **changes: str):
         command = [*launch_command(*launcher, script=script), *flags(**changes)]
-        return subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
+        return launched(command, tmp_path)
 
     return start
 
@@ -91,6 +136,22 @@ def _threads() -> None:
     """This worker's share of the cores; training in the test process sets its own number, so it is set every time."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+
+
+@pytest.fixture
+def figures(monkeypatch) -> list:
+    """The matplotlib figures that are written while the test runs: what they show can be asked of them."""
+    from triptych.figures import charts, images
+
+    kept, save = [], images.save
+
+    def keep(figure, path: Path, **settings) -> Path:
+        kept.append(figure)
+        return save(figure, path, **settings)
+
+    for module in (charts, images):
+        monkeypatch.setattr(module, "save", keep)
+    return kept
 
 
 TOKEN = "hf_TheTokenOfTheTest"

@@ -9,6 +9,7 @@ import torch
 from conftest import TINY
 from diffusers import DDPMScheduler, UNet2DModel
 from PIL import Image
+from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessor
 
 from models.gan import DenoisingUNet
 from models.pipeline_class_conditional import ClassConditionalPipeline
@@ -67,6 +68,18 @@ def make_diffusion(channels: int = 3, unshuffle: int = 2, prediction_type: str =
 def make_vae() -> VAEPipeline:
     torch.manual_seed(0)
     return VAEPipeline(VAE(8, 1, 3, hidden_channels=(8, 16), hidden_dim=16))
+
+
+def make_judge(
+    names: dict[int, str] | None = None, size: int = 16, channels: int = 3
+) -> tuple[ResNetForImageClassification, ViTImageProcessor]:
+    """An untrained classifier of images, and what prepares them for it; of the classes of :func:`make_diffusion`."""
+    torch.manual_seed(0)
+    sizes = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
+    names = names or {0: "cat", 1: "ship", 2: "frog"}
+    model = ResNetForImageClassification(ResNetConfig(num_channels=channels, **sizes, id2label=names))
+    mean = [0.5] * channels
+    return model, ViTImageProcessor(size={"height": size, "width": size}, image_mean=mean, image_std=mean)
 
 
 def make_denoiser(channels: int = 3) -> DenoiserPipeline:

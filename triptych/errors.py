@@ -6,11 +6,13 @@ import errno
 import io
 import os
 import re
+import signal
 import sys
 import tempfile
 import time
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from triptych.paths import PACKAGE, project_path
@@ -32,6 +34,12 @@ def check_interval(interval: tuple[float, float] | None, setting: str) -> None:
     """The same for noise levels between which something is done."""
     low, high = interval or (0, 1)
     check(0 <= low < high, f"{setting} must be [low, high] with 0 <= low < high")
+
+
+def stop_where_nobody_reads() -> None:
+    """Let this process stop without a word when its output is read no further, as in ``triptych --help | head``."""
+    if hasattr(signal, "SIGPIPE"):  # not on Windows
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
 # ---- what to say of an exception -----------------------------------------------------------------
@@ -64,6 +72,19 @@ def tell_traceback(error: BaseException, folder: Path | None) -> str:
                 file.write(text)
             return f"The traceback is in {path}."
     return "The traceback could not be saved; TRIPTYCH_TRACEBACK=1 in the environment shows it."
+
+
+@contextmanager
+def expendable(what: str, folder: Path | None = None) -> Iterator[None]:
+    """For what a work can do without: an exception in the body becomes a warning, and a traceback in `folder`."""
+    try:
+        yield
+    except Exception as error:
+        print(
+            f"\nwarning: {what} failed ({type(error).__name__}: {plain(error)}); the rest goes on. "
+            f"{tell_traceback(error, folder)}",
+            file=sys.stderr,
+        )
 
 
 def explain(error: Exception) -> str:

@@ -94,7 +94,7 @@ def as_features(array: Any, name: str) -> torch.Tensor:
             "of which evaluate wants as many as there are predictions)."
         )
     if torch.is_tensor(array):
-        array = array.detach().cpu().double()  # whatever its precision, which NumPy may not know
+        array = array.detach().cpu().double()  # in double precision: NumPy has no bfloat16
     rows = [np.asarray(row.detach().cpu().double() if torch.is_tensor(row) else row) for row in array]
     if len({row.shape for row in rows}) > 1:
         raise ValueError(f"{name} hold rows of different sizes, {sorted({row.shape for row in rows})}.")

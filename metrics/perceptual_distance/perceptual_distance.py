@@ -68,13 +68,13 @@ class PerceptualDistance(evaluate.Metric):
         if not all(x.min() >= 0 and x.max() <= 1 for x in (images, originals)):
             raise ValueError("The images must lie in [0, 1]; divide uint8 images by 255.")
         each, num_maps = [], 0
-        for some, some_originals in zip(images.split(batch_size), originals.split(batch_size), strict=True):
+        for batch, batch_originals in zip(images.split(batch_size), originals.split(batch_size), strict=True):
             with torch.no_grad():
-                seen = list(zip(feature_maps(some), feature_maps(some_originals), strict=True))
-            num_maps = len(seen)
-            if not seen:
+                maps = list(zip(feature_maps(batch), feature_maps(batch_originals), strict=True))
+            num_maps = len(maps)
+            if not maps:
                 raise ValueError("feature_maps gave no feature maps.")
-            each.append(sum(distance(a, b) for a, b in seen).cpu())
+            each.append(sum(distance(a, b) for a, b in maps).cpu())
         each = torch.cat(each)
         if not each.isfinite().all():
             raise ValueError("feature_maps gave NaN or infinite features.")

@@ -17,16 +17,16 @@ import torch
 
 
 def also_called(**names: str) -> Callable:
-    """Let a call take arguments by the names they have in diffusers' own pipelines: ``theirs="ours"``."""
+    """Let a call take arguments by the names they have in diffusers' own pipelines: ``alias="name"``."""
 
     def decorate(call: Callable) -> Callable:
         @functools.wraps(call)
         def renamed(self, *args, **kwargs):
-            for theirs, ours in names.items():
-                if theirs in kwargs:
-                    if ours in kwargs or ours in inspect.signature(call).bind_partial(self, *args).arguments:
-                        raise ValueError(f"{theirs} is called {ours} here, and both were given. Give {ours} alone.")
-                    kwargs[ours] = kwargs.pop(theirs)
+            for alias, name in names.items():
+                if alias in kwargs:
+                    if name in kwargs or name in inspect.signature(call).bind_partial(self, *args).arguments:
+                        raise ValueError(f"{alias} is called {name} here, and both were given. Give {name} alone.")
+                    kwargs[name] = kwargs.pop(alias)
             return call(self, *args, **kwargs)
 
         return renamed
@@ -122,7 +122,7 @@ def check_noisy(images: object, sigma: float, shape: tuple[int, int, int]) -> No
         raise ValueError(f"sigma must be positive, not {sigma:g}.")
     check_floats("images", images, (len(images) if torch.is_tensor(images) else 0, *shape))
     beyond = (images - 0.5).abs().max() - 0.5 if len(images) else 0
-    if beyond > 0.1 + 7 * sigma:  # which Gaussian noise does not once in 10^11 pixels
+    if beyond > 0.1 + 7 * sigma:  # Gaussian noise goes beyond that less than once in 10^11 pixels
         raise ValueError(
             f"images must lie in [0, 1] but for noise of sigma {sigma:g}; they go from {images.min():g} to "
             f"{images.max():g}. Divide 8-bit values, and their sigma, by 255; of images in [-1, 1] it is "
@@ -167,6 +167,47 @@ def listed(values: object) -> list:
     return list(values) if isinstance(values, Iterable) and not isinstance(values, str) else [values]
 
 
+# ---- classes.py
+from collections.abc import Sequence
+
+import torch
+from diffusers import UNet2DModel
+
+
+
+class NamedClasses:
+    """A base to name before `DiffusionPipeline`, for a pipeline that keeps ``id2label`` in its config."""
+
+    @staticmethod
+    def checked_names(unet: UNet2DModel, id2label: dict | None) -> dict[str, str]:
+        """``id2label`` as a config holds it: keys are strings, which is what JSON makes of them; ids if None.
+
+        Raises:
+            ValueError: not all of the network's classes are named, or others are.
+        """
+        num_classes = unet.config.num_class_embeds - 1
+        names = {str(k): str(v) for k, v in (id2label or {i: i for i in range(num_classes)}).items()}
+        if sorted(map(int, names)) != list(range(num_classes)):
+            raise ValueError(
+                f"id2label must name the classes 0..{num_classes - 1} (num_class_embeds - 1 = {num_classes}; the last "
+                f"embedding is the null class), but it names {sorted(map(int, names))}."
+            )
+        return names
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names by class id."""
+        return [self.config.id2label[str(i)] for i in range(len(self.config.id2label))]
+
+    def class_ids(self, classes: str | int | Sequence[str | int | None] | torch.Tensor | None) -> list[int]:
+        """Ids of classes given by name, by id, or as a list of either; None is the null class: none in particular.
+
+        Raises:
+            ValueError: a class doesn't exist; the message lists those that do.
+        """
+        return class_ids(classes, self.class_names)
+
+
 # ---- posterior.py
 from collections.abc import Sequence
 
@@ -178,7 +219,7 @@ from diffusers.utils import BaseOutput
 
 
 class RestoresFromPosterior:
-    """What a class-conditional diffusion pipeline takes noise out of images with."""
+    """The ``restore`` of a class-conditional diffusion pipeline."""
 
     def restore(
         self,
@@ -226,7 +267,7 @@ class RestoresFromPosterior:
         if not isinstance(scheduler, (SchedulerMixin, type(None))):
             raise ValueError(f"scheduler must be one of diffusers' schedulers, or None, not {scheduler!r}.")
         self.check_scheduler()
-        # Whatever the saved scheduler's variance is: the one below is that of the posterior.
+        # The saved scheduler may have another variance; the one below is that of the posterior.
         ancestral = DDPMScheduler.from_config(own.config, variance_type="fixed_small")
         alphas = own.alphas_cumprod
         noise_to_signal = ((1 - alphas) / alphas.clamp(min=1e-12)).log()
@@ -376,7 +417,7 @@ def misfit(
     Args:
         scheduler: the one to be tried.
         trained: what the network was trained on, if it is known.
-        known_to_fit: one that was tried before, which isn't made to draw again.
+        known_to_fit: a scheduler that was checked before, and is not made to draw again.
     """
     step = getattr(type(scheduler), "step", None)
     required = [
@@ -393,9 +434,11 @@ def misfit(
     elif "original_inference_steps" in inspect.signature(scheduler.set_timesteps).parameters:
         reason = "it is made for networks distilled to a few steps"
     elif trained is not None:
-        theirs = scheduler.config.get("prediction_type")
-        if theirs != trained.config.prediction_type:
-            reason = f"it takes the network's answer for {theirs!r}, which is {trained.config.prediction_type!r}"
+        prediction_type = scheduler.config.get("prediction_type")
+        if prediction_type != trained.config.prediction_type:
+            reason = (
+                f"it takes the network's answer for {prediction_type!r}, which is {trained.config.prediction_type!r}"
+            )
         elif alphas.shape != trained.alphas_cumprod.shape or not torch.allclose(
             alphas.cpu().float(), trained.alphas_cumprod, rtol=0, atol=1e-5
         ):
@@ -440,7 +483,7 @@ def failure(scheduler: SchedulerMixin, trained: DDPMScheduler) -> str | None:
             x = scheduler.step(answer, t, x, **extra, return_dict=False)[0]
     except Exception as error:  # whatever a scheduler raises that is set as it cannot be
         return f"as it is set it fails ({' '.join(str(error).split())})"
-    if not (abs(x.mean() - mean) < 0.05 and abs(x.std() / std - 1) < 0.25):  # so written that NaN is refused too
+    if not (abs(x.mean() - mean) < 0.05 and abs(x.std() / std - 1) < 0.25):  # negated, so that NaN is refused too
         return "as it is set it draws something else than the network has learned, or NaN"
     return None
 
@@ -540,7 +583,7 @@ class ClassConditionalOutput(BaseOutput):
     predicted_images: torch.Tensor | None = None
 
 
-class ClassConditionalPipeline(CarriesCode, RestoresFromPosterior, DiffusionPipeline):
+class ClassConditionalPipeline(NamedClasses, CarriesCode, RestoresFromPosterior, DiffusionPipeline):
     """Draws images of named classes with a `UNet2DModel` and one of diffusers' schedulers.
 
     Args:
@@ -583,15 +626,8 @@ class ClassConditionalPipeline(CarriesCode, RestoresFromPosterior, DiffusionPipe
     ):
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler, guide=guide)
-        num_classes = unet.config.num_class_embeds - 1
-        id2label = {str(k): str(v) for k, v in (id2label or {i: i for i in range(num_classes)}).items()}
-        if sorted(map(int, id2label)) != list(range(num_classes)):
-            raise ValueError(
-                f"id2label must name the classes 0..{num_classes - 1} (num_class_embeds - 1 = {num_classes}; the last "
-                f"embedding is the null class), but it names {sorted(map(int, id2label))}."
-            )
         self.register_to_config(
-            id2label=id2label,  # JSON turns keys into strings, so they are strings from the start
+            id2label=self.checked_names(unet, id2label),
             pixel_unshuffle=pixel_unshuffle,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
@@ -600,26 +636,13 @@ class ClassConditionalPipeline(CarriesCode, RestoresFromPosterior, DiffusionPipe
         )
         # What the network was trained on: a scheduler put in later is held to it.
         self._trained = DDPMScheduler.from_config(scheduler.config) if hasattr(scheduler, "alphas_cumprod") else None
-        self._fits: SchedulerMixin | None = None  # the last scheduler that was tried
-
-    @property
-    def class_names(self) -> list[str]:
-        """Names by class id."""
-        return [self.config.id2label[str(i)] for i in range(len(self.config.id2label))]
+        self._fits: SchedulerMixin | None = None  # the last scheduler that was checked
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of an image."""
         p, side = self.config.pixel_unshuffle, self.unet.config.sample_size
         return self.unet.config.in_channels // p**2, side * p, side * p
-
-    def class_ids(self, classes: str | int | Sequence[str | int | None] | torch.Tensor | None) -> list[int]:
-        """Ids of classes given by name, by id, or as a list of either; None is the null class: none in particular.
-
-        Raises:
-            ValueError: a class doesn't exist; the message lists those that do.
-        """
-        return class_ids(classes, self.class_names)
 
     @torch.no_grad()
     @also_called(
@@ -683,13 +706,13 @@ class ClassConditionalPipeline(CarriesCode, RestoresFromPosterior, DiffusionPipe
         check_output_type(output_type)
         num_images_per_class = at_least_1("num_images_per_class", num_images_per_class)
         guidance_scale = finite("guidance_scale", guidance_scale)
-        wanted = list(callback_on_step_end_tensor_inputs)
-        if set(wanted) - {"latents", "noisy_images", "predicted_images"}:
+        requested = list(callback_on_step_end_tensor_inputs)
+        if set(requested) - {"latents", "noisy_images", "predicted_images"}:
             raise ValueError(
                 "callback_on_step_end_tensor_inputs can hold 'latents', 'noisy_images' and 'predicted_images' only."
             )
         if callback_on_step_end is None:
-            wanted = []
+            requested = []
         ids = [i for i in self.class_ids(classes) for _ in range(num_images_per_class)]
         shape = (len(ids), *self.image_shape)
         generator = check_generators(generator, len(ids))
@@ -714,21 +737,21 @@ class ClassConditionalPipeline(CarriesCode, RestoresFromPosterior, DiffusionPipe
             x_in = self.scheduler.scale_model_input(x, t)
             scale = guidance_scale if low <= self._sigma(t) <= high else 1
             output = self._denoise(x_in, t, labels, null, scale)
-            seen = {}
-            if return_intermediates or "noisy_images" in wanted or "predicted_images" in wanted:
+            of_step = {}
+            if return_intermediates or "noisy_images" in requested or "predicted_images" in requested:
                 x_0 = predicted_x0(self.scheduler, output, x_in, t)
-                seen = {
+                of_step = {
                     "noisy_images": self._unfold(x_in * self.config.data_std).cpu(),
                     "predicted_images": self._unfold(x_0 * self.config.data_std).cpu(),
                 }
             if return_intermediates:
                 steps.append(float(t))
-                noisy.append(seen["noisy_images"])
-                predicted.append(seen["predicted_images"])
+                noisy.append(of_step["noisy_images"])
+                predicted.append(of_step["predicted_images"])
             x = self.scheduler.step(output, t, x, **extra, return_dict=False)[0]
             if callback_on_step_end is not None:
-                seen["latents"] = x
-                changed = callback_on_step_end(self, i, t, {name: seen[name] for name in wanted}) or {}
+                of_step["latents"] = x
+                changed = callback_on_step_end(self, i, t, {name: of_step[name] for name in requested}) or {}
                 x = changed.get("latents", x)
             if self._interrupt:
                 break

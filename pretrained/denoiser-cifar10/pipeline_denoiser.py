@@ -17,16 +17,16 @@ import torch
 
 
 def also_called(**names: str) -> Callable:
-    """Let a call take arguments by the names they have in diffusers' own pipelines: ``theirs="ours"``."""
+    """Let a call take arguments by the names they have in diffusers' own pipelines: ``alias="name"``."""
 
     def decorate(call: Callable) -> Callable:
         @functools.wraps(call)
         def renamed(self, *args, **kwargs):
-            for theirs, ours in names.items():
-                if theirs in kwargs:
-                    if ours in kwargs or ours in inspect.signature(call).bind_partial(self, *args).arguments:
-                        raise ValueError(f"{theirs} is called {ours} here, and both were given. Give {ours} alone.")
-                    kwargs[ours] = kwargs.pop(theirs)
+            for alias, name in names.items():
+                if alias in kwargs:
+                    if name in kwargs or name in inspect.signature(call).bind_partial(self, *args).arguments:
+                        raise ValueError(f"{alias} is called {name} here, and both were given. Give {name} alone.")
+                    kwargs[name] = kwargs.pop(alias)
             return call(self, *args, **kwargs)
 
         return renamed
@@ -122,7 +122,7 @@ def check_noisy(images: object, sigma: float, shape: tuple[int, int, int]) -> No
         raise ValueError(f"sigma must be positive, not {sigma:g}.")
     check_floats("images", images, (len(images) if torch.is_tensor(images) else 0, *shape))
     beyond = (images - 0.5).abs().max() - 0.5 if len(images) else 0
-    if beyond > 0.1 + 7 * sigma:  # which Gaussian noise does not once in 10^11 pixels
+    if beyond > 0.1 + 7 * sigma:  # Gaussian noise goes beyond that less than once in 10^11 pixels
         raise ValueError(
             f"images must lie in [0, 1] but for noise of sigma {sigma:g}; they go from {images.min():g} to "
             f"{images.max():g}. Divide 8-bit values, and their sigma, by 255; of images in [-1, 1] it is "
@@ -199,7 +199,7 @@ def as_tensors(images: object, channels: int) -> list[torch.Tensor]:
         if isinstance(image, (str, Path)):
             image = open_image(Path(image))
         elif isinstance(image, Image.Image):
-            image = as_seen(image)
+            image = as_displayed(image)
         elif not torch.is_tensor(image):
             raise ValueError(
                 f"An image must be a PIL image, a tensor or a path, not {type(image).__name__}. An array (H, W, C) "
@@ -213,7 +213,7 @@ def as_tensors(images: object, channels: int) -> list[torch.Tensor]:
             raise ValueError(f"A tensor must hold floats in about [0, 1], not {image.dtype}: `images.float() / 255`.")
         if image.dim() != 3 or image.shape[0] != channels or not image.numel():
             raise ValueError(f"A tensor must be ({channels}, H, W) or (B, {channels}, H, W), not {tuple(image.shape)}.")
-        if not image.abs().max() <= LARGEST:  # so written that NaN is refused too
+        if not image.abs().max() <= LARGEST:  # negated, so that NaN is refused too
             raise ValueError(
                 f"A tensor must hold floats in about [0, 1] (noise may lie beyond), none of them NaN; its largest "
                 f"is {image.abs().max():g}. Divide 8-bit values by 255."
@@ -239,15 +239,15 @@ def files(path: Path) -> list[Path]:
 
 
 def open_image(path: Path) -> Image.Image:
-    """An image file, upright, as "L" or "RGB"; see :func:`as_seen`."""
+    """An image file, upright, as "L" or "RGB"; see :func:`as_displayed`."""
     try:
         with Image.open(path, formats=FORMATS) as image:
-            return as_seen(image)
+            return as_displayed(image)
     except Exception as error:  # Pillow's plugins raise whatever a damaged file makes their parsing raise
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
 
 
-def as_seen(image: Image.Image) -> Image.Image:
+def as_displayed(image: Image.Image) -> Image.Image:
     """An image as a viewer shows it: upright (EXIF), on white where it is transparent, 8 bits, "L" or "RGB".
 
     16 bits are scaled by 65535, or by what a TIFF says its samples have; floats within [0, 1] by 1.
@@ -276,7 +276,7 @@ def scaled(image: Image.Image, kind: str | None, tags: object) -> Image.Image:
     values = np.asarray(image)
     if image.mode == "F":
         white = 1
-        if not (values.min() >= 0 and values.max() <= 1):  # so written that NaN is refused too
+        if not (values.min() >= 0 and values.max() <= 1):  # negated, so that NaN is refused too
             raise ValueError(
                 f"it holds floats from {values.min():g} to {values.max():g} (mode F), whose white is unknown. Save it "
                 f"with values in [0, 1], or in 8 or 16 bits."
@@ -518,7 +518,7 @@ class DenoiserPipeline(CarriesCode, DiffusionPipeline):
         return as_tensors(images, self.denoiser.config.in_channels)
 
     def restore(self, images: object, sigma: float | None = None, **kwargs) -> DenoiserOutput | tuple:
-        """Restore images, as every pipeline that can does: the call, which finds out for itself how noisy they are.
+        """Restore images, with the signature all restoring pipelines share; the network estimates the noise itself.
 
         Args:
             images: as in the call.

@@ -17,16 +17,16 @@ import torch
 
 
 def also_called(**names: str) -> Callable:
-    """Let a call take arguments by the names they have in diffusers' own pipelines: ``theirs="ours"``."""
+    """Let a call take arguments by the names they have in diffusers' own pipelines: ``alias="name"``."""
 
     def decorate(call: Callable) -> Callable:
         @functools.wraps(call)
         def renamed(self, *args, **kwargs):
-            for theirs, ours in names.items():
-                if theirs in kwargs:
-                    if ours in kwargs or ours in inspect.signature(call).bind_partial(self, *args).arguments:
-                        raise ValueError(f"{theirs} is called {ours} here, and both were given. Give {ours} alone.")
-                    kwargs[ours] = kwargs.pop(theirs)
+            for alias, name in names.items():
+                if alias in kwargs:
+                    if name in kwargs or name in inspect.signature(call).bind_partial(self, *args).arguments:
+                        raise ValueError(f"{alias} is called {name} here, and both were given. Give {name} alone.")
+                    kwargs[name] = kwargs.pop(alias)
             return call(self, *args, **kwargs)
 
         return renamed
@@ -122,7 +122,7 @@ def check_noisy(images: object, sigma: float, shape: tuple[int, int, int]) -> No
         raise ValueError(f"sigma must be positive, not {sigma:g}.")
     check_floats("images", images, (len(images) if torch.is_tensor(images) else 0, *shape))
     beyond = (images - 0.5).abs().max() - 0.5 if len(images) else 0
-    if beyond > 0.1 + 7 * sigma:  # which Gaussian noise does not once in 10^11 pixels
+    if beyond > 0.1 + 7 * sigma:  # Gaussian noise goes beyond that less than once in 10^11 pixels
         raise ValueError(
             f"images must lie in [0, 1] but for noise of sigma {sigma:g}; they go from {images.min():g} to "
             f"{images.max():g}. Divide 8-bit values, and their sigma, by 255; of images in [-1, 1] it is "
@@ -381,9 +381,9 @@ class VAEPipeline(CarriesCode, DiffusionPipeline):
     def restore(
         self, images: torch.Tensor, sigma: float | None = None, output_type: str = "pil", return_dict: bool = True
     ) -> VAEOutput | tuple:
-        """Restore images, as every pipeline that can does: what the decoder makes of a noisy image's posterior mean.
+        """Restore images, with the signature all restoring pipelines share: decode the noisy image's posterior mean.
 
-        Nothing in a VAE knows of noise: what it can't describe is left out, and of the image much that it can't either.
+        A VAE knows nothing of noise: whatever its latents can't describe is lost, noise and fine detail alike.
 
         Args:
             images: (B, C, H, W) of :attr:`image_shape`, clean ones in [0, 1]; noise beyond is clipped.

@@ -21,7 +21,7 @@ from triptych.data.sources import load_images
 from triptych.devices import find_device
 from triptych.errors import UserError
 from triptych.evaluation.latents import decode_grid, prior_plane
-from triptych.evaluation.restorers import Spoiled, make_levels
+from triptych.evaluation.restorers import DegradedImages, make_levels
 from triptych.figures.images import save_panels
 from triptych.outputs import claim_file
 from triptych.pipelines.sampling import chosen_classes
@@ -86,7 +86,7 @@ def main(
 
     panels = {
         "VAE": ("a plane of two latent variables, decoded", decode_grid(decoder, prior_plane(PLANE), PLANE)),
-        "denoising GAN": ("noisy, restored, clean", restorations(restorer, Spoiled(images, noise, seed))),
+        "denoising GAN": ("noisy, restored, clean", restorations(restorer, DegradedImages(images, noise, seed))),
         "diffusion": ("classes emerging from noise, step by step", emerging(sampler, ids, steps, guidance_scale, seed)),
     }
     try:
@@ -95,9 +95,9 @@ def main(
         raise UserError(f"{error} data.image_size makes the images to restore smaller.") from None
 
 
-def restorations(pipe: DiffusionPipeline, spoiled: Spoiled) -> np.ndarray:
+def restorations(pipe: DiffusionPipeline, images: DegradedImages) -> np.ndarray:
     """In each row an image with noise, restored, and as it was: (rows, columns, H, W, C)."""
-    ((clean, noisy),) = spoiled.chunks(RESTORED, RESTORED)
+    ((clean, noisy),) = images.chunks(RESTORED, RESTORED)
     rows = torch.stack([torch.stack(column) for column in (noisy, pipe(noisy, output_type="pt").images, clean)], 1)
     return rows.permute(0, 1, 3, 4, 2).numpy()
 
@@ -112,7 +112,7 @@ def emerging(pipe: DiffusionPipeline, ids: list[int], steps: int, guidance: floa
         output_type="np",
         return_intermediates=True,
     )
-    # Closer together towards the end: of the first half of the steps the eye sees noise alone.
+    # Closer together towards the end: in the first half of the steps nothing but noise can be seen.
     shown = (len(result.timesteps) * np.sqrt(np.linspace(0, 1, EMERGING)))[:-1].round().astype(int)
     noisy = result.noisy_images[shown] / 2 + 0.5  # (columns, rows, C, H, W)
     return np.concatenate([noisy.permute(1, 0, 3, 4, 2).numpy(), result.images[:, None]], axis=1)

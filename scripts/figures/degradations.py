@@ -1,4 +1,4 @@
-"""Draw how images are spoiled: each kind of noise at several levels, with PSNR and SSIM under each picture.
+"""Draw how images are degraded: each kind of noise at several levels, with PSNR and SSIM under each picture.
 
 Everything is shown and measured as it would be saved, clipped and rounded to 8 bits; the means are printed.
 
@@ -22,7 +22,7 @@ from triptych.evaluation.similarity import psnr, ssim
 from triptych.figures.images import save_captioned
 from triptych.outputs import PICTURES, claim_file
 
-LEVELS = {  # what is drawn when nobody says otherwise: column titles and settings
+LEVELS = {  # the default columns: their titles and settings
     "sigma 15": NoiseConfig(sigma=(15, 15)),
     "sigma 25": NoiseConfig(sigma=(25, 25)),
     "sigma 50": NoiseConfig(sigma=(50, 50)),
@@ -68,14 +68,14 @@ def main(
 
     columns, captions = [clean / 2 + 0.5], [[""] * len(chosen)]
     for title, config in gallery.items():
-        spoiled, all_spoiled = (
+        degraded, all_degraded = (
             to_8_bits(degrade_by_index(images, indices, config, seed)) / 2 + 0.5  # (B, C, H, W) in [0, 1]
             for images, indices in ((clean, chosen), (originals, scored))
         )
-        scores = zip(psnr(columns[0], spoiled).tolist(), ssim(columns[0], spoiled).tolist(), strict=True)
-        columns.append(spoiled)
+        scores = zip(psnr(columns[0], degraded).tolist(), ssim(columns[0], degraded).tolist(), strict=True)
+        columns.append(degraded)
         captions.append([f"{a:.1f} dB, {b:.2f}" for a, b in scores])
-        means = [metric(originals / 2 + 0.5, all_spoiled).mean() for metric in (psnr, ssim)]
+        means = [metric(originals / 2 + 0.5, all_degraded).mean() for metric in (psnr, ssim)]
         print(f"{title:24} PSNR {means[0]:6.2f} dB   SSIM {means[1]:.3f}   n = {len(scored):,}")
     pictures = torch.stack(columns, dim=1).permute(0, 1, 3, 4, 2).numpy()  # (images, columns, H, W, C)
     by_row = list(zip(*captions, strict=True))

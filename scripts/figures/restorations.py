@@ -16,7 +16,14 @@ import torch
 from triptych.config.base import DataConfig, NoiseConfig
 from triptych.errors import UserError
 from triptych.evaluation import classical
-from triptych.evaluation.restorers import Spoiled, classically, load_any, load_restorers, make_levels, tuned
+from triptych.evaluation.restorers import (
+    DegradedImages,
+    classical_restorer,
+    load_any_images,
+    load_restorers,
+    make_levels,
+    tuned_strength,
+)
 from triptych.evaluation.similarity import psnr, ssim
 from triptych.figures.images import save_captioned
 from triptych.outputs import PICTURES, claim_file
@@ -60,20 +67,20 @@ def main(
     """
     claim_file(output, overwrite, *PICTURES)
     names = classical.chosen(methods)
-    images = load_any(data, False, paired)
+    images = load_any_images(data, False, paired)
     if not 1 <= num_images <= len(images):
         raise UserError(f"num_images {num_images} must lie between 1 and {len(images)}.")
     sigmas = [sigma] if sigma is not None else None if noise or paired else [25.0]
     ((title, level),) = make_levels(sigmas, noise, paired).items()
-    test = Spoiled(images, level, seed)
+    test = DegradedImages(images, level, seed)
     ((clean, noisy),) = test.chunks(num_images, num_images)
 
     columns = {f"noisy, {title}": noisy}
     if names:
-        tuning = Spoiled(load_any(replace(data, split=tuning_split), False, paired), level, seed)
+        tuning = DegradedImages(load_any_images(replace(data, split=tuning_split), False, paired), level, seed)
     with classical.make_pool(num_workers) as pool:
         for name in names:
-            restore = classically(name, tuned(name, tuning, num_tuning, pool), pool)
+            restore = classical_restorer(name, tuned_strength(name, tuning, num_tuning, pool), pool)
             columns[name] = restore(noisy, test.sigma)
     restorers = load_restorers(models, diffusion_steps or [1, 25], seed, device)
     columns |= {name: restore(noisy, test.sigma) for name, (restore, _) in restorers.items()}

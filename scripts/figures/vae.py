@@ -65,8 +65,8 @@ def main(
 
     pixels, labels = sample_images(images, count, seed)
     means = encode_means(pipe, pixels, pipeline)
-    points, axes, how = project(means, perplexity, seed)
-    title = f"{count:,} {data.split} images, latent size {latent_dim}{how}"
+    points, axes, method = project(means, perplexity, seed)
+    title = f"{count:,} {data.split} images, latent size {latent_dim}{method}"
     made = [save_latent_space(points, labels.numpy(), images.class_names, axes, title, output / "latent_space.png")]
 
     first = pixels[:columns]

@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 
 from triptych.errors import UserError
-from triptych.studies.records import STUDIES, collect
+from triptych.studies.records import collect, known_studies
 
 
 def main(
@@ -29,19 +29,19 @@ def main(
         output: the folder of records.
         overwrite: replace the records of a study that has some already.
     """
-    wanted = {}
+    known, wanted = known_studies(), {}
     for part in listed(studies):
         name, _, folder = part.partition("=")
         wanted[name] = Path(folder) if folder else runs / name
-    wanted = wanted or {name: runs / name for name in STUDIES if (runs / name).is_dir()}
-    unknown = sorted(set(wanted) - set(STUDIES))
+    wanted = wanted or {name: runs / name for name in known if (runs / name).is_dir()}
+    unknown = sorted(set(wanted) - set(known))
     if unknown:
-        raise UserError(f"studies: {', '.join(unknown)} is not among: {', '.join(STUDIES)}.")
+        raise UserError(f"studies: {', '.join(unknown)} is not among: {', '.join(known)}.")
     if not wanted:
-        raise UserError(f"runs {runs}: no study is there; they lie in folders named {', '.join(STUDIES)}.")
+        raise UserError(f"runs {runs}: no study is there; they lie in folders named {', '.join(known)}.")
     for name, folder in wanted.items():
         if not folder.is_dir():
-            raise UserError(f"{folder} does not exist. The study is made by: {STUDIES[name].command}")
+            raise UserError(f"{folder} does not exist. The study is made by: {known[name].command}")
         if (output / name).exists() and not overwrite:
             raise UserError(f"{output / name} is there already. Say --overwrite to replace it.")
     for name, folder in wanted.items():

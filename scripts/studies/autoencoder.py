@@ -19,6 +19,7 @@ from triptych.data.sources import load_images
 from triptych.devices import find_device
 from triptych.errors import UserError
 from triptych.evaluation.latents import decode_grid, encode_means, prior_plane, sample_images
+from triptych.evaluation.work_sharing import require_one_process
 from triptych.figures.latents import save_latent_planes
 from triptych.outputs import PICTURES, claim_file
 from triptych.pipelines.store import load_pipeline
@@ -52,6 +53,7 @@ def main(
         overwrite: replace an output file that is there already.
     """
     claim_file(output, overwrite, *PICTURES)
+    require_one_process()
     folders = {f"VAE: {vae}": vae, f"autoencoder: {autoencoder}": autoencoder}
     pipes = {name: load_pipeline(folder, "vae").to(find_device(device)) for name, folder in folders.items()}
     for (name, pipe), variational in zip(pipes.items(), (True, False), strict=True):

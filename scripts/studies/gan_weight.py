@@ -1,11 +1,11 @@
-"""How much of the game is good? Train a denoiser at several adversarial weights and seeds, and measure all alike.
+"""Which weight of the adversarial loss is best? Train a denoiser at several weights and seeds, and measure all alike.
 
     python scripts/studies/gan_weight.py configs/gan_cifar10.yaml --adversarial_weights 0.003,0.01,0.03 \\
         --baseline runs/regression_cifar10/pipeline --output runs/gan_sweep
 
 Ends in the table and the charts of score_denoiser.py, distortion against perception (Blau & Michaeli 2018) among them
-when a judge is given; and tells of each game whether it was healthy. Can be interrupted at any time: trainings are
-resumed, and what has been trained or measured already is reused.
+when a judge is given; and tells of each training whether generator and discriminator stayed balanced. Can be
+interrupted at any time: trainings are resumed, and what has been trained or measured already is reused.
 """
 
 from __future__ import annotations
@@ -68,12 +68,12 @@ def main(
     print(f"\n{text}\n{output / 'health.md'}")
     named = ",".join(f"{name}={folder}" for name, folder in models.items())
     trained_on = read_yaml(next(iter(runs.values())) / "config.yaml")["data"]["path"]
-    settings = ["--models", named, "--data.path", trained_on, "--output", output, *stages.on(device)]
+    settings = ["--models", named, "--data.path", trained_on, "--output", output, *stages.device_flags(device)]
     stages.run("score_denoiser.py", *settings, *(score_flags or []))
 
 
 def health(runs: dict[str, Path]) -> str:
-    """The last tenth of each game: a collapsed one has accuracies of 1 or growing gradients."""
+    """Means over the last tenth of each training: where it collapsed, accuracies are 1 or gradients grow."""
     lines = []
     for name, run in runs.items():
         rows = read_rows(run / "log.jsonl")

@@ -24,7 +24,7 @@ from triptych.studies import stages
 SHOWN = ("neg_elbo", "importance_weighted_nll", "reconstruction", "kl", "mse", "psnr", "ssim")
 SHOWN += ("active_units", "knn_accuracy")
 COLUMNS = {key: (MEASURES[key].column, MEASURES[key].digits) for key in SHOWN}  # score: (title, digits)
-COLUMNS["psnr"] = ("PSNR, dB (mean over images)", 2)  # of the mean squared error it would be another number
+COLUMNS["psnr"] = ("PSNR, dB (mean over images)", 2)  # the PSNR of the mean squared error is another number
 COLUMNS["ssim"] = ("SSIM", 3)  # the seeds differ in the third digit
 
 
@@ -65,7 +65,14 @@ def main(
             if not (run / "scores.json").exists():
                 trained_on = ["--data.path", read_yaml(run / "config.yaml")["data"]["path"]]
                 k = ["--num_importance_samples", num_importance_samples]
-                stages.run("score_vae.py", run / "pipeline", *trained_on, *k, *stages.on(device), *(score_flags or []))
+                stages.run(
+                    "score_vae.py",
+                    run / "pipeline",
+                    *trained_on,
+                    *k,
+                    *stages.device_flags(device),
+                    *(score_flags or []),
+                )
             results.setdefault(latent_dim, []).append(json.loads((run / "scores.json").read_text()))
 
     table = {d: {key: [s[key] for s in scores if key in s] for key in COLUMNS} for d, scores in results.items()}
@@ -89,12 +96,12 @@ def summary(table: dict[int, dict[str, list[float]]], results: dict[int, list[di
             spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
             cells.append(f"{np.mean(values):.{digits}f}{spread}" if values else "")
         lines.append([latent_dim, *cells])
-    some = next(iter(results.values()))
-    first = some[0]
+    of_one_size = next(iter(results.values()))
+    first = of_one_size[0]
     note = f"{first['n']:,} {first['split']} images of {first['data']}, {first['likelihood']} likelihood"
     if "num_importance_samples" in first:
         note += f", k = {first['num_importance_samples']}"
-    note += f"; mean ± standard deviation over {len(some)} seeds." if len(some) > 1 else "; one seed."
+    note += f"; mean ± standard deviation over {len(of_one_size)} seeds." if len(of_one_size) > 1 else "; one seed."
     titles = ["latent size", *(title for title, _ in COLUMNS.values())]
     return f"{markdown(titles, lines)}\n\n{note}\n"
 

@@ -24,6 +24,7 @@ from triptych.figures.tables import markdown
 from triptych.measures import MEASURES
 from triptych.outputs import claim_study
 from triptych.studies import stages
+from triptych.studies.generation import with_interval
 
 BASE = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
 VARIANTS: dict[str, dict[str, object]] = {  # by title: what differs from the base, keys of `schedule`
@@ -99,17 +100,11 @@ def main(
         scores = json.loads(path.read_text()) if path.exists() else {}
         if any(scores.get(key) != value for key, value in scored_by.items()):
             trained_on = read_yaml(run / "config.yaml")["data"]["path"]
-            settings = [
-                *(["--judge", judge] if judge else []),
-                "--data.path",
-                trained_on,
-                "--data.split",
-                "test",
-                "--seed",
-                seed,
-            ]
+            settings = ["--data.path", trained_on, "--data.split", "test", "--seed", seed]
+            settings += ["--judge", judge] if judge else []
             settings += ["--num_images_per_class", num_images_per_class, "--output", run, "--overwrite"]
-            settings += ["--features", output / "features", *stages.on(device)]  # of the real images, the same for all
+            settings += ["--features", output / "features"]  # of the real images, the same for all
+            settings += stages.device_flags(device)
             stages.run("score.py", run / "pipeline", *settings, *(score_flags or []))
             scores = json.loads(path.read_text()) | {"score_flags": scored_by["score_flags"]}  # the rest it says itself
             path.write_text(json.dumps(scores, indent=2) + "\n")
@@ -118,7 +113,11 @@ def main(
     budget = f"{trained['num_updates']:,} updates of {trained['batch_size']}"
     text = table(found, budget)
     (output / "table.md").write_text(text)
-    columns = {name: {t: s[key] for t, s in found.items()} for key, name in COLUMNS.items() if key in found[titles[0]]}
+    columns = {
+        name: {t: (s[key], s.get(f"{key}_interval", 0.0)) for t, s in found.items()}
+        for key, name in COLUMNS.items()
+        if key in found[titles[0]]
+    }
     chart = save_bars(columns, f"after {budget}", output / "scores.png")
     print(f"\n{text}\n{output / 'table.md'}\n{chart}")
 
@@ -126,12 +125,12 @@ def main(
 def table(found: dict[str, dict], budget: str) -> str:
     first = next(iter(found.values()))
     shown = {key: name for key, name in COLUMNS.items() if key in first}
-    lines = [[title, *(f"{scores[key]:.3f}" for key in shown)] for title, scores in found.items()]
+    lines = [[title, *(with_interval(scores, key) for key in shown)] for title, scores in found.items()]
     base = ", ".join(f"{key} {value}" for key, value in BASE.items())
     note = (
         f"Base: {base}. Each trained for {budget}; n = {first['n']:,}; {first['judge']}; against {first['data']}, "
         f"{first['reference_split']}; {first['scheduler']}, {first['num_inference_steps']} steps, guidance "
-        f"{first['guidance_scale']:g}; seed {first['seed']}."
+        f"{first['guidance_scale']:g}; seed {first['seed']}, of one training each; intervals of the images drawn, 95 %."
     )
     return f"{markdown(['what differs', *shown.values()], lines)}\n\n{note}\n"
 

@@ -5,7 +5,8 @@
 
 All draw from the same noise, so the interval of a difference, by resampling the images, is narrower than those of the
 two distances. Beside it stands the error of the denoised test images at fixed noise levels, which says where a recipe
-gains and loses. What is drawn is kept, so the command can be interrupted, and repeated with more pipelines.
+gains and loses. What is drawn is kept, so the command can be interrupted, and repeated with more pipelines. Started by
+``accelerate launch`` in several processes, it shares drawing, judging and denoising among them.
 """
 
 from __future__ import annotations
@@ -21,16 +22,15 @@ from triptych.config.base import DataConfig
 from triptych.data.sources import load_images
 from triptych.devices import find_device
 from triptych.errors import UserError
-from triptych.evaluation.denoising import SIGMAS, denoising_errors
+from triptych.evaluation.denoising import denoising_errors
 from triptych.evaluation.extraction import extract
 from triptych.evaluation.judges import load_critic
-from triptych.evaluation.scores import difference, distances, draw, key_of, recognised
-from triptych.figures.charts import save_curves
-from triptych.figures.tables import markdown
+from triptych.evaluation.scores import call_arguments, difference, distances, draw, key_of, recognised
+from triptych.evaluation.work_sharing import join
 from triptych.jsonl import Rows
-from triptych.measures import MEASURES
 from triptych.outputs import claim_study
 from triptych.pipelines.store import load_pipeline, weights_hash
+from triptych.studies.generation import recipe_chart, recipe_table
 
 
 def main(
@@ -78,6 +78,7 @@ def main(
             "There must be at least one pipeline, image of each class, image to denoise and image at once, and two "
             "resamplings (num_bootstrap)."
         )
+    processes = join()
     place = find_device(device)
     images = load_images(data, need_labels=True)
     critic = load_critic(judge, images.class_names, images.image_size, place)
@@ -93,63 +94,41 @@ def main(
                 f"{folder} draws {len(pipe.class_names)} classes of {pipe.image_shape[0]} channels; {data.path} has "
                 f"{len(images.class_names)} of {images.channels}. Point data.path at what it was trained on."
             )
-        how = {key: pipe.config.get(key) if value is None else value for key, value in given.items()}
-        how = {key: value for key, value in how.items() if value is not None}
-        drawn_by = how | {"weights": weights_hash(folder), "scheduler": type(pipe.scheduler).__name__, "seed": seed}
-        drawn_by["dtype"] = dtype
+        arguments = call_arguments(pipe, given)
+        drawn_by = arguments | {"weights": weights_hash(folder), "scheduler": type(pipe.scheduler).__name__}
+        drawn_by |= {"seed": seed, "dtype": dtype}
         key = drawn_by | {"judge": critic.fingerprint, "data": data.path, "split": data.split}
         key |= {"n": num_images_per_class * len(pipe.class_names), "denoised": len(held_out["labels"])}
-        print(f"{name}: {folder}")
+        if processes.is_main:
+            print(f"{name}: {folder}")
         kept = output / f"drawn_{key_of(drawn_by | {'batch_size': batch_size})}"
-        drawn, labels, _ = draw(pipe, how, num_images_per_class, batch_size, seed, kept)
-        seen = extract(critic, drawn)
-        features[name] = seen["features"].numpy()
-        found[name] = rows.find(**key)
+        drawn, labels, _ = draw(pipe, arguments, num_images_per_class, batch_size, seed, kept)
+        judged = extract(critic, drawn)
+        features[name], found[name] = judged["features"].numpy(), processes.from_main(rows.find(**key))
         if found[name] is None:
-            row = key | distances(critic, seen, real, num_bootstrap, seed)
-            if hasattr(critic, "class_names"):
-                row |= recognised(critic.class_names, pipe.class_names, seen["logits"], labels)
-            for known in ("class", "null"):
-                pipe.to(torch.float32)
-                row[f"error_{known}"] = denoising_errors(pipe, held_out, known == "class", batch_size, seed)
-            rows.add(row)
-            found[name] = row
+            pipe.to(torch.float32)
+            errors = {
+                f"error_{label}": denoising_errors(pipe, held_out, label == "class", batch_size, seed)
+                for label in ("class", "null")
+            }
+            if processes.is_main:  # the rest is arithmetic, done and written once
+                found[name] = key | distances(critic, judged, real, num_bootstrap, seed)
+                if hasattr(critic, "class_names"):
+                    found[name] |= recognised(critic.class_names, pipe.class_names, judged["logits"], labels)
+                found[name] |= errors
+                rows.add(found[name])
+    if not processes.is_main:
+        return
     first, *others = folders
     gains = {
         name: difference(features[first], features[name], real["features"].numpy(), num_bootstrap, seed)
         for name in others
         if len(features[name]) == len(features[first])
     }
-    text = table(found, gains)
+    text = recipe_table(found, gains)
     (output / "table.md").write_text(text)
-    curves = {
-        f"squared error, {known} known": {
-            name: (SIGMAS, [e / b for e, b in zip(row[key], found[first][key], strict=True)])
-            for name, row in found.items()
-        }
-        for known, key in (("class", "error_class"), ("no class", "error_null"))
-    }
-    chart = save_curves(curves, f"sigma; errors as multiples of those of {first}", output / "errors.png", log_x=True)
+    chart = recipe_chart(found, output / "errors.png")
     print(f"\n{text}", output / "table.md", chart, sep="\n")
-
-
-def table(found: dict[str, dict], gains: dict[str, tuple[float, float]]) -> str:
-    distance, *others = (MEASURES[key].column for key in ("frechet_distance", "class_accuracy", "precision", "recall"))
-    titles = ["", distance, "difference to the first", *others]
-    lines = []
-    for name, row in found.items():
-        gain = f"{gains[name][0]:+.2f} ± {gains[name][1]:.2f}" if name in gains else ""
-        accuracy = f"{row['class_accuracy']:.1%}" if "class_accuracy" in row else ""
-        distance = f"{row['frechet_distance']:.2f} ± {row['frechet_distance_interval']:.2f}"
-        lines.append([name, distance, gain, accuracy, f"{row['precision']:.2f}", f"{row['recall']:.2f}"])
-    errors = [[name, *(f"{error:.5f}" for error in row["error_class"])] for name, row in found.items()]
-    row = next(iter(found.values()))
-    note = (
-        f"n = {row['n']:,}, seed {row['seed']}, against {row['data']}, {row['split']}; intervals of 95 % by resampling "
-        f"the images. Below, the mean squared error of {row['denoised']:,} denoised images in [-1, 1] whose class is "
-        f"told, by sigma."
-    )
-    return f"{markdown(titles, lines)}\n\n{note}\n\n{markdown(['', *SIGMAS], errors)}\n"
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from PIL import Image
 from scipy import stats
 from skimage.metrics import peak_signal_noise_ratio
 
@@ -118,10 +118,19 @@ def test_levels_out_of_range(settings, message):
         NoiseConfig(**settings)
 
 
-def test_drawing(tmp_path, capsys):
+def test_drawing(tmp_path, capsys, figures):
     draw = importlib.import_module("figures.degradations").main
     draw(output=tmp_path / "gallery.png", num_scored=20)
-    assert min(Image.open(tmp_path / "gallery.png").size) > 200
+    assert (tmp_path / "gallery.png").exists()
+    pictures = np.stack([np.asarray(artist.get_array()) for artist in figures[0].artists])
+    rows = pictures.reshape(-1, 9, 8, 8)  # a row for each image: clean, then the eight degradations
+    clean = load_images(DataConfig(split="test")).__getitems__(range(len(rows)))["pixels"][:, 0].numpy() / 255
+    np.testing.assert_allclose(rows[:, 0], clean, atol=1e-6)
+    words = [text.get_text() for text in figures[0].texts]
+    scores = [word for word in words if " dB, " in word]
+    assert len(scores) == 8 * len(rows)
+    written = float(scores[0].split(" dB")[0])
+    assert written == pytest.approx(peak_signal_noise_ratio(rows[0, 0], rows[0, 1], data_range=1.0), abs=0.051)
     assert len([line for line in capsys.readouterr().out.splitlines() if "PSNR" in line]) == 8
     draw(noise=NoiseConfig(kinds=("speckle",)), output=tmp_path / "one.png", images=[5], num_scored=5)
     assert "speckle" in capsys.readouterr().out

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import ast
 import json
-import subprocess
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, environment, launch_command
+from conftest import ROOT, launch_command, launched
 from stand_in_device import stand_in_device
-from stand_ins import make_denoiser, make_diffusion, make_vae
-from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessor
+from stand_ins import make_denoiser, make_diffusion, make_judge, make_vae
 
 from triptych import devices
 from triptych.devices import find_device
@@ -27,13 +25,6 @@ from triptych.training.machine import peak_memory_mb
 @pytest.fixture(autouse=True)
 def _one_thread(_threads) -> None:
     torch.set_num_threads(1)
-
-
-def make_judge() -> tuple[ResNetForImageClassification, ViTImageProcessor]:
-    torch.manual_seed(0)
-    sizes = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
-    model = ResNetForImageClassification(ResNetConfig(**sizes, id2label={0: "cat", 1: "ship", 2: "frog"}))
-    return model, ViTImageProcessor(size={"height": 16, "width": 16}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
 
 
 def test_the_stand_in_refuses_what_an_accelerator_would():
@@ -138,9 +129,10 @@ def test_two_processes_share_a_scoring_and_write_it_once(tmp_path):
     flags += ["--batch_size", "8", "--num_bootstrap", "2"]
     found = {}
     for count in ("1", "2"):
-        launch = launch_command("--num_processes", count, script=ROOT / "scripts/score.py")
+        several = ["--multi_gpu", "--num_processes", "2"] if count == "2" else []  # for all its name, on a CPU too
+        launch = launch_command(*several, script=ROOT / "scripts/score.py")
         command = [*launch, *flags, "--output", str(tmp_path / count)]
-        done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
+        done = launched(command, tmp_path)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("scores.json") == 1
         found[count] = json.loads((tmp_path / count / "scores.json").read_text())

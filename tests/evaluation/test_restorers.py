@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import importlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, environment
+from conftest import ROOT
 from diffusers import DDPMScheduler, UNet2DModel
 from PIL import Image
 from skimage.data import camera
@@ -225,24 +223,24 @@ def test_bad_input_is_named_before_work_begins(score, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_sweep_trains_measures_and_reuses(tmp_path):
+def test_a_sweep_trains_measures_and_reuses(study, tmp_path):
     """Two weights over the digits from a common start: every game's health, one table, and nothing done twice."""
     folder = save_denoiser(tmp_path / "denoiser")
     small = {"generator.block_out_channels": "[8, 16]", "generator.layers_per_block": 1, "num_updates": 12}
     small |= {"run.log_every": 3, "run.progress": "false", "run.tracker": "null", "num_samples": 2}
     train = [str(part) for key, value in small.items() for part in (f"--{key}", value)]
     score = ["--num_images", "10", "--methods", "median", "--num_tuning", "3", "--sigmas", "[50]"]
-    command = [sys.executable, str(ROOT / "scripts/studies/gan_weight.py"), str(ROOT / "configs/demo/gan_digits.yaml")]
+    command = ["gan_weight", str(ROOT / "configs/demo/gan_digits.yaml")]
     command += ["--adversarial_weights", "[0.1, 1]", "--baseline", folder, "--output", "sweep"]
     command += ["--train_flags", json.dumps(train), "--score_flags", json.dumps(score)]
-    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    done = study(*command)
     assert done.returncode == 0, done.stderr
     assert "| GAN 0.1 | " in done.stdout and "| regression | 10 |" in done.stdout and "| GAN 1 | 10 |" in done.stdout
     health = (tmp_path / "sweep/health.md").read_text()
     assert "nan" not in health and "accuracy_restored" in health
     logs = [tmp_path / f"sweep/weight{weight}_seed0/run.json" for weight in ("0.1", "1")]
     before = [log.read_text() for log in logs]
-    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    done = study(*command)
     assert done.returncode == 0 and [log.read_text() for log in logs] == before
     assert len((tmp_path / "sweep/rows.jsonl").read_text().splitlines()) == 5
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import importlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, TINY, environment, launch_command
+from conftest import ROOT, TINY, launch_command, launched
 from diffusers import DDIMScheduler, UNet2DModel
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
@@ -35,7 +33,7 @@ def judge(tmp_path_factory) -> str:
     config = ["--config", str(ROOT / "configs/demo/classifier_digits.yaml"), "--run.tracker", "null"]
     short = ["--num_updates", "120", "--run.progress", "false", "--run.output_dir", str(folder), "--name", "judge"]
     command = [*launch_command(script=ROOT / "scripts/train_classifier.py"), *config, *short]
-    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
+    done = launched(command, folder)
     assert done.returncode == 0, done.stderr
     return str(folder / "judge/classifier")
 
@@ -191,8 +189,11 @@ def test_reconstruction_per_class(tmp_path, judge, capsys):
     rows = [json.loads(line) for line in (tmp_path / "study/rows.jsonl").read_text().splitlines()]
     assert [row["t"] for row in rows] == [5, 500] and rows[0]["psnr"] > rows[1]["psnr"]
     assert rows[0]["snr_db"] > rows[1]["snr_db"] and rows[0]["kept"] > 0.5
+    assert all(of_class["n"] == 2 and "psnr_interval" in of_class for of_class in rows[0]["per_class"].values())
     assert rows[0]["kept"] == pytest.approx(sum(c["kept"] for c in rows[0]["per_class"].values()) / 10)
-    assert {path.name for path in (tmp_path / "study").glob("*.png")} == {"classes.png", "pictures.png"}
+    assert {path.name for path in (tmp_path / "study").glob("*.png")} == {
+        *("curves.png", "classes_psnr.png", "classes_kept.png", "pictures.png")
+    }
     study(source, judge, **settings)
     assert len((tmp_path / "study/rows.jsonl").read_text().splitlines()) == 2
     for wrong, message in (
@@ -204,27 +205,27 @@ def test_reconstruction_per_class(tmp_path, judge, capsys):
             study(source, judge, **settings | wrong)
 
 
-def test_the_noise_study_trains_scores_and_reuses(tmp_path, judge):
+def test_the_noise_study_trains_scores_and_reuses(study, tmp_path, judge):
     tiny = {key: value for key, value in TINY.items() if not key.startswith(("data.", "schedule.", "num_updates"))}
     train = [part for key, value in tiny.items() for part in (f"--{key}", value)]
-    command = [sys.executable, str(ROOT / "scripts/studies/noise.py"), str(ROOT / "configs/demo/diffusion_digits.yaml")]
+    command = ["noise", str(ROOT / "configs/demo/diffusion_digits.yaml")]
     command += ["--judge", judge, "--variants", "base; linear, beta_end 0.04", "--num_updates", "2"]
     command += ["--output", "study"]
     command += ["--num_images_per_class", "2", "--train_flags", json.dumps(train)]
     command += ["--score_flags", json.dumps(["--num_bootstrap", "0"])]
     for _ in range(2):
-        done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+        done = study(*command)
         assert done.returncode == 0, done.stderr
     assert "Saved the pipeline" not in done.stdout, "the second call finds everything there"
     assert "| linear, beta_end 0.04 | " in done.stdout and "2 updates of 8; n = 20" in done.stdout
     assert "drawing" not in done.stderr, "nor is anything scored again"
     before = json.loads((tmp_path / "study/base/scores.json").read_text())
     command[command.index("--judge") + 1] = other_judge(judge, tmp_path / "other")
-    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    done = study(*command)
     after = json.loads((tmp_path / "study/base/scores.json").read_text())
     assert "Saved the pipeline" not in done.stdout and after["judge_fingerprint"] != before["judge_fingerprint"]
     command[-1] = json.dumps(["--num_bootstrap", "2"])
-    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    done = study(*command)
     resampled = json.loads((tmp_path / "study/base/scores.json").read_text())
     assert done.returncode == 0, done.stderr
     assert "Saved the pipeline" not in done.stdout, "other flags of scoring score anew, and train nothing"
@@ -233,5 +234,5 @@ def test_the_noise_study_trains_scores_and_reuses(tmp_path, judge):
     assert all(part in config for part in ("schedule: linear", "beta_end: 0.04", "prediction_type: v_prediction"))
     assert (tmp_path / "study/scores.png").exists()
     command[command.index("--variants") + 1] = "cubic"
-    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    done = study(*command)
     assert done.returncode == 2 and "is not among: base; linear" in done.stderr

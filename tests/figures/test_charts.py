@@ -126,3 +126,107 @@ def test_small_multiples_show_one_curve_each_before_all_the_others(drawn):
         (own,) = [line for line in panel.lines if line.get_color() == COLOURS[0]]
         np.testing.assert_allclose(own.get_ydata(), [k, k + 1])
         assert len(panel.lines) == 3 and len(panel.collections) == 1
+
+
+def legend_of(figure: Figure) -> dict[str, tuple[float, ...]]:
+    """The colours of a figure's legend by its texts."""
+    (legend,) = figure.legends
+    colours = {}
+    for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True):
+        colour = handle.get_color() if hasattr(handle, "get_color") else handle.get_facecolor()[0]
+        colours[text.get_text()] = plt.matplotlib.colors.to_rgb(colour)
+    return colours
+
+
+def test_curves_are_the_numbers_given_a_panel_for_each_quantity(drawn):
+    runs = {"a": ([1, 2, 4], [3.0, 2.0, 1.0]), "b": ([1, 4], [5.0, 4.0])}
+    charts.save_curves({"loss": runs, "KL": {"a": ([1], [7.0]), "b": ([4], [9.0])}}, "update", Path("x.png"), "nats")
+    loss, kl = drawn[0].axes
+    assert (loss.get_title(), kl.get_title(), loss.get_xlabel(), loss.get_ylabel()) == ("loss", "KL", "update", "nats")
+    for line, (name, (x, y)) in zip(loss.lines, runs.items(), strict=True):
+        assert line.get_label() == name and line.get_xydata().tolist() == [
+            list(point) for point in zip(x, y, strict=True)
+        ]
+        assert legend_of(drawn[0])[name] == plt.matplotlib.colors.to_rgb(line.get_color())
+    assert loss.get_ylim()[0] < 1 and loss.get_ylim()[1] > 5, "every point of few is within the axes"
+    assert kl.lines[1].get_xydata().tolist() == [[4, 9]]
+
+
+def test_a_few_settings_on_a_logarithmic_axis_are_its_ticks(drawn):
+    charts.save_curves({"loss": {"a": ([5, 250], [1.0, 2.0]), "b": ([20], [1.0])}}, "steps", Path("x.png"), log_x=True)
+    (axis,) = drawn[0].axes
+    assert axis.get_xscale() == "log"
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["5", "20", "250"]
+
+
+def test_the_first_of_many_steps_does_not_flatten_the_rest(drawn):
+    charts.save_curves({"loss": {"a": (range(100), [1000.0, *np.linspace(2, 1, 99)])}}, "update", Path("x.png"))
+    assert drawn[0].axes[0].get_ylim()[1] < 3
+
+
+def test_a_tradeoff_has_a_dot_for_each_method_in_the_colour_of_the_legend(drawn):
+    points = {"sigma 25": {"A": (30.0, 2.0), "B": (28.0, 1.0)}, "sigma 50": {"B": (25.0, 4.0)}}
+    charts.save_tradeoff(points, "PSNR, dB", "distance", Path("x.png"))
+    first, second = drawn[0].axes
+    assert [axis.get_title() for axis in (first, second)] == list(points)
+    assert (first.get_xlabel(), first.get_ylabel()) == ("PSNR, dB", "distance")
+    assert first.get_xscale() == "linear" and first.get_yscale() == "log"
+    legend = legend_of(drawn[0])
+    assert list(legend) == ["A", "B"]
+    for axis, methods in zip((first, second), points.values(), strict=True):
+        for dot, (name, place) in zip(axis.lines, methods.items(), strict=True):
+            assert dot.get_xydata().tolist() == [list(place)]
+            assert plt.matplotlib.colors.to_rgb(dot.get_color()) == legend[name]
+    charts.save_tradeoff(points, "ms", "distance", Path("x.png"), log_x=True)
+    assert drawn[1].axes[0].get_xscale() == "log"
+
+
+def test_labels_of_a_logarithmic_axis_are_plain_numbers(drawn):
+    charts.save_tradeoff({"level": {"A": (1.0, 0.02), "B": (1.0, 30.0)}}, "x", "y", Path("x.png"))
+    drawn[0].canvas.draw()
+    labels = {label.get_text() for label in drawn[0].axes[0].get_yticklabels()} - {""}
+    assert {"0.1", "1", "10"} <= labels and not any("10^" in label for label in labels)
+
+
+def test_bars_are_as_long_as_their_scores_from_the_top_down(drawn):
+    scores = {"PSNR": {"noisy": 20.0, "GAN": 30.0}, "SSIM": {"noisy": 0.5, "GAN": 0.9}}
+    charts.save_bars(scores, "Restoration", Path("x.png"))
+    assert drawn[0].get_suptitle() == "Restoration"
+    for axis, (name, values) in zip(drawn[0].axes, scores.items(), strict=True):
+        assert axis.get_title() == name
+        assert [bar.get_width() for bar in axis.patches] == list(values.values())
+    first = drawn[0].axes[0]
+    assert [label.get_text() for label in first.get_yticklabels()] == ["noisy", "GAN"]
+    upper, lower = (bar.get_window_extent().y0 for bar in first.patches)
+    assert upper > lower, "the first stands on top"
+    drawn[0].canvas.draw()
+    pixels = np.asarray(drawn[0].canvas.buffer_rgba())[..., :3]
+    for bar in first.patches:  # a bar has its colour, between two grid lines, and what lies right of its end has not
+        box, colour = bar.get_window_extent(), np.array(bar.get_facecolor()[:3]) * 255
+        y, x = int(len(pixels) - (box.y0 + box.y1) / 2), int(0.7 * box.x0 + 0.3 * box.x1)
+        assert np.abs(pixels[y, x] - colour).max() <= 1 and np.abs(pixels[y, int(box.x1) + 3] - colour).max() > 1
+
+
+def test_classes_stand_in_their_order_each_method_in_its_colour(drawn):
+    values = {"A": [1.0, 2.0, np.nan], "B": [3.0, 4.0, 5.0]}
+    charts.save_by_class(values, ["cat", "dog", "ship"], "PSNR, dB", "sigma 25", Path("x.png"))
+    (axis,) = drawn[0].axes
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["cat", "dog", "ship"]
+    assert (axis.get_ylabel(), axis.get_title()) == ("PSNR, dB", "sigma 25")
+    heights = [dot.get_ydata()[0] for dot in axis.lines]
+    np.testing.assert_array_equal(heights, [*values["A"], *values["B"]])
+    colours = [plt.matplotlib.colors.to_rgb(dot.get_color()) for dot in axis.lines]
+    assert legend_of(drawn[0]) == {"A": colours[0], "B": colours[3]} and colours[0] != colours[3]
+
+
+def test_a_comparison_has_a_dot_for_each_seed_and_a_line_through_the_means(drawn):
+    scores = {"-ELBO": {2: [10.0, 12.0], 16: [4.0, 6.0]}, "active units": {2: [2, 2], 16: [9, 12]}}
+    charts.save_comparison(scores, "latent variables", Path("x.png"))
+    elbo, units = (axis for axis in drawn[0].axes if axis.get_visible())
+    assert (elbo.get_title(), elbo.get_xlabel()) == ("-ELBO", "latent variables")
+    assert elbo.lines[0].get_ydata().tolist() == [11, 5]
+    assert [dots.get_offsets().tolist() for dots in elbo.collections] == [[[0, 10], [0, 12]], [[1, 4], [1, 6]]]
+    assert [label.get_text() for label in elbo.get_xticklabels()] == ["2", "16"]
+    assert all(float(tick).is_integer() for tick in units.get_yticks()), "units are counted"
+    charts.save_comparison({str(k): {1: [0.0]} for k in range(4)}, "x", Path("x.png"))
+    assert [axis.get_visible() for axis in drawn[1].axes] == [True] * 4 + [False] * 2

@@ -8,11 +8,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from figures.mixture import WORLD, contours, main
+from figures.mixture import WORLD, main
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from triptych.errors import UserError
+from triptych.figures.contours import contours
 from triptych.losses.mixture import Mixture, ddim, gap, heun, jensen_shannon, kl, plane, predicted, straight
+from triptych.studies import exact_world
 
 
 def one(mean: list[float], covariance: list[list[float]]) -> Mixture:
@@ -21,6 +23,12 @@ def one(mean: list[float], covariance: list[list[float]]) -> Mixture:
 
 
 SINGLE = one([0.5, -1.0], [[1.2, 0.4], [0.4, 0.6]])
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(_threads) -> None:
+    """Small matrices: threads would spend their time waiting for each other."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture
@@ -205,12 +213,14 @@ def test_predictions_are_the_conditional_means_of_flow_matching(generator):
 
 
 def test_contours_lie_where_the_height_is():
-    for of_level in contours(lambda x: -x.square().sum(1), [-4.0, -1.0]):
+    for of_level in contours(lambda x: -x.square().sum(1), [-4.0, -1.0], half=4.5):
         points = np.array([point for line in of_level["lines"] for point in line])
         np.testing.assert_allclose((points**2).sum(1), -of_level["level"], rtol=0.02)
 
 
-def test_the_script_writes_what_the_report_reads_and_overwrites_nothing(tmp_path):
+def test_the_script_writes_what_the_report_reads_and_overwrites_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(exact_world, "NUM_POINTS", 40)
+    monkeypatch.setattr(exact_world, "REFERENCE_STEPS", 20)
     main(tmp_path, num_updates=2)
     found = json.loads((tmp_path / "mixture.json").read_text())
     assert set(found) == {"world", "bound", "contest", "diffusion"}

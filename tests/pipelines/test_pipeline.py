@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
-import sys
-
 import diffusers
 import numpy as np
 import pytest
 import torch
-from conftest import environment
-from diffusers import DDIMScheduler, DDPMScheduler, DiffusionPipeline, UNet2DModel
+from diffusers import DDIMScheduler
+from drawing import draw, seeded
 from stand_ins import make_diffusion
 
 from models.pipeline_class_conditional import ClassConditionalPipeline
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return make_diffusion()
+
 
 SCHEDULERS = [
     "DDPMScheduler",
@@ -26,19 +27,6 @@ SCHEDULERS = [
     "HeunDiscreteScheduler",
     "LMSDiscreteScheduler",
 ]
-
-
-@pytest.fixture(scope="module")
-def pipeline():
-    return make_diffusion()
-
-
-def seeded(*seeds: int) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(s) for s in seeds]
-
-
-def draw(pipeline, classes, seeds, **kwargs) -> torch.Tensor:
-    return pipeline(classes, generator=seeded(*seeds), output_type="pt", **kwargs).images
 
 
 def test_classes_by_name_id_and_list(pipeline):
@@ -133,33 +121,6 @@ def test_restoring_with_the_best_network(monkeypatch, scheduler, steps):
         assert error.std() == pytest.approx(posterior_spread, rel=0.1)
     with pytest.raises(ValueError, match="sigma must be positive"):
         pipeline.restore(noisy, 0.0)
-
-
-def test_guidance_of_one_is_no_guidance(pipeline):
-    """Against a loop written here with diffusers' scheduler and no guidance at all."""
-    scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
-    scheduler.set_timesteps(4)
-    x = torch.randn(1, 3, 8, 8, generator=seeded(7)[0])
-    x = torch.nn.functional.pixel_unshuffle(x, 2)
-    for t in scheduler.timesteps:
-        with torch.no_grad():
-            x = scheduler.step(pipeline.unet(x, t, class_labels=torch.tensor([2])).sample, t, x).prev_sample
-    expected = (torch.nn.functional.pixel_shuffle(x, 2) / 2 + 0.5).clamp(0, 1)
-    copy = make_diffusion()
-    copy.scheduler = scheduler
-    ours = draw(copy, "frog", [7], guidance_scale=1.0, num_inference_steps=4)
-    torch.testing.assert_close(ours, expected)
-
-
-def test_guidance_extrapolates_from_the_null_class(pipeline):
-    x, t = torch.randn(2, 12, 4, 4, generator=seeded(0)[0]), torch.tensor(500)
-    labels, null = torch.tensor([0, 2]), torch.tensor([3, 3])
-    cond = pipeline.unet(x, t, class_labels=labels).sample
-    uncond = pipeline.unet(x, t, class_labels=null).sample
-    for scale in (0.0, 1.0, 2.5):
-        torch.testing.assert_close(
-            pipeline._denoise(x, t, labels, null, scale), uncond + scale * (cond - uncond), rtol=1e-4, atol=1e-5
-        )
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
@@ -341,126 +302,3 @@ def test_what_cannot_be_restored_is_refused(pipeline, arguments, message):
 def test_names_must_match_the_network(pipeline):
     with pytest.raises(ValueError, match="num_class_embeds"):
         ClassConditionalPipeline(pipeline.unet, pipeline.scheduler, {0: "cat"})
-
-
-TRAVELLER = """
-import sys
-sys.modules["models"] = sys.modules["triptych"] = None  # this process cannot import the repository
-import torch
-from diffusers import DiffusionPipeline, DDIMScheduler, UNet2DModel
-for folder, again in (("saved", "again"), ("again", "third")):
-    pipe = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
-    pipe.set_progress_bar_config(disable=True)
-    images = pipe(["frog", 0], generator=[torch.Generator().manual_seed(s) for s in (1, 2)], output_type="pt").images
-    torch.save(images, folder + ".pt")
-    pipe.save_pretrained(again)
-pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
-pipe("cat", eta=0.5)
-UNet2DModel.from_pretrained("again", subfolder="unet")
-"""
-
-
-@pytest.fixture(scope="module")
-def travelled(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("elsewhere")
-    pipeline = make_diffusion()
-    pipeline.save_pretrained(folder / "original")
-    shutil.copytree(folder / "original", folder / "saved")
-    env = {key: value for key, value in environment().items() if key != "PYTHONPATH"}
-    done = subprocess.run([sys.executable, "-c", TRAVELLER], cwd=folder, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return folder, draw(pipeline, ["frog", 0], [1, 2])
-
-
-def test_travels_and_is_saved_again_there(travelled):
-    folder, expected = travelled
-    for name in ("saved", "again"):
-        torch.testing.assert_close(torch.load(folder / f"{name}.pt"), expected)
-    for name in ("original", "third"):
-        index = json.loads((folder / name / "model_index.json").read_text())
-        assert index["_class_name"] == ["pipeline_class_conditional", "ClassConditionalPipeline"]
-        assert "_name_or_path" not in index
-        for file in ("pipeline_class_conditional.py", "pipeline.py"):
-            assert (folder / name / file).read_text() == (folder / "original" / file).read_text()
-
-
-def test_loading_without_trust_is_refused(travelled):
-    folder, _ = travelled
-    with pytest.raises(ValueError, match="trust_remote_code"):
-        DiffusionPipeline.from_pretrained(folder / "saved")
-
-
-def test_half_precision_weights_draw_in_single(tmp_path):
-    pipeline = make_diffusion()
-    expected = draw(pipeline, "cat", [1])
-    pipeline.to(torch.float16).save_pretrained(tmp_path / "half")
-    loaded = DiffusionPipeline.from_pretrained(tmp_path / "half", trust_remote_code=True)
-    loaded.set_progress_bar_config(disable=True)
-    assert loaded.unet.dtype == torch.float32
-    torch.testing.assert_close(draw(loaded, "cat", [1]), expected, atol=5e-3, rtol=1e-2)
-
-
-# ---- guidance ------------------------------------------------------------------------------------------
-
-
-def test_guidance_within_an_interval():
-    """At every sigma: as without an interval. At none: as without guidance. In between: neither, and by each step's."""
-    pipeline = make_diffusion()
-    everywhere, nowhere = (draw(pipeline, "cat", [1], guidance_scale=scale) for scale in (3.0, 1.0))
-    assert torch.equal(draw(pipeline, "cat", [1], guidance_scale=3.0, guidance_interval=(0, float("inf"))), everywhere)
-    assert torch.equal(draw(pipeline, "cat", [1], guidance_scale=3.0, guidance_interval=(1e6, 1e7)), nowhere)
-    scales, own = [], pipeline._denoise
-
-    def seen(x_in, t, labels, null, scale):
-        alpha_bar = pipeline.scheduler.alphas_cumprod[int(t)]
-        scales.append((float(((1 - alpha_bar) / alpha_bar).sqrt()), scale))
-        return own(x_in, t, labels, null, scale)
-
-    pipeline._denoise = seen
-    between = draw(pipeline, "cat", [1], guidance_scale=3.0, guidance_interval=(0.3, 5), num_inference_steps=12)
-    assert {scale for sigma, scale in scales if 0.3 <= sigma <= 5} == {3.0}
-    assert {scale for sigma, scale in scales if not 0.3 <= sigma <= 5} == {1}
-    assert not torch.equal(between, everywhere)
-    for wrong in ((5, 0.3), (-1, 2), (float("nan"), 1)):
-        with pytest.raises(ValueError, match="guidance_interval must be"):
-            pipeline("cat", guidance_interval=wrong)
-
-
-def test_a_weaker_network_guides_and_travels(tmp_path):
-    """Away from the guide's answer to the same class; guided by itself a network says what it says alone."""
-    pipeline = make_diffusion()
-    alone = draw(pipeline, "cat", [1], guidance_scale=1.0)
-    twin = ClassConditionalPipeline(**pipeline.components | {"guide": pipeline.unet}, pixel_unshuffle=2)
-    torch.testing.assert_close(draw(twin, 0, [1], guidance_scale=4.0, num_inference_steps=3), alone)
-    torch.manual_seed(5)
-    weak = UNet2DModel.from_config(pipeline.unet.config)
-    guided = ClassConditionalPipeline(
-        **pipeline.components | {"guide": weak},
-        id2label={0: "cat", 1: "ship", 2: "frog"},
-        pixel_unshuffle=2,
-        num_inference_steps=3,
-        guidance_scale=2.0,
-        guidance_interval=(0.1, 50),
-    )
-    drawn = draw(guided, "cat", [1])
-    assert not torch.equal(drawn, alone) and not torch.equal(drawn, draw(pipeline, "cat", [1]))
-    guided.save_pretrained(tmp_path / "guided")
-    again = DiffusionPipeline.from_pretrained(tmp_path / "guided", trust_remote_code=True)
-    assert list(again.config.guidance_interval) == [0.1, 50]
-    assert torch.equal(draw(again, "cat", [1]), drawn)
-
-
-def test_images_on_the_networks_own_scale():
-    """What the network predicts is scaled back: with data_std 0.5 a network that always answers an image gives it."""
-    image = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(2))
-    for data_std in (1.0, 0.5):
-        made = make_diffusion(unshuffle=1, prediction_type="sample")
-        pipeline = ClassConditionalPipeline(made.unet, made.scheduler, data_std=data_std, num_inference_steps=3)
-        pipeline.unet.config.sample_size = 8
-        pipeline.scheduler = DDPMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
-        pipeline._denoise = lambda x, t, *_, data_std=data_std: (image * 2 - 1).expand_as(x) / data_std
-        out = pipeline(0, generator=seeded(0), output_type="pt", return_intermediates=True)
-        torch.testing.assert_close(out.images, image, atol=0.02, rtol=0)
-        torch.testing.assert_close(out.predicted_images[-1], image * 2 - 1, atol=0.02, rtol=0)
-        back = pipeline.restore(image, 0.1, output_type="pt").images
-        torch.testing.assert_close(back, image, atol=0.02, rtol=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import shutil
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import environment
+from conftest import ROOT, environment
 from diffusers import DiffusionPipeline
 from stand_ins import make_denoiser, make_diffusion, make_vae
+
+from models.saving import gather
 
 KINDS = {
     "diffusion": ("pipeline_class_conditional", "ClassConditionalPipeline", "scheduler", None),
@@ -157,3 +160,38 @@ def test_a_pipeline_derived_from_ours_brings_its_own_file(tmp_path, monkeypatch)
     mine.save_pretrained(tmp_path / "mine")
     assert (tmp_path / "mine/pipeline_mine.py").read_text() == (tmp_path / "pipeline_mine.py").read_text()
     assert json.loads((tmp_path / "mine/model_index.json").read_text())["_class_name"] == ["pipeline_mine", "Mine"]
+
+
+def bound_names(text: str) -> dict[str, str]:
+    """The names that a file binds at its top, with what an import brings under that name, or "" for its own."""
+    names = {}
+    for node in ast.parse(text).body:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            module = node.module if isinstance(node, ast.ImportFrom) else ""
+            for alias in node.names:
+                names[alias.asname or alias.name.split(".")[0]] = f"{module}:{alias.name}"
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names[node.name] = ""
+        else:
+            stored = (n for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
+            names |= dict.fromkeys((n.id for n in stored), "")
+    return names
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "models").glob("pipeline_*.py")), ids=lambda p: p.stem)
+def test_files_joined_into_one_share_no_name(path):
+    """A function of one would silently take the place of another's; only the same import may stand in several."""
+    joined: dict[str, tuple[str, str]] = {}
+    parts = gather(path, done=set())
+    assert len(parts) > 1
+    for module, text in parts:
+        for name, brings in bound_names(text).items():
+            before, brought = joined.setdefault(name, (module, brings))
+            assert before == module or (brings and brings == brought), f"{name} is in {before}.py and in {module}.py"
+
+
+def test_a_name_in_two_joined_files_would_be_found(tmp_path):
+    (tmp_path / "first.py").write_text("import torch\n\ndef listed(): pass\n")
+    (tmp_path / "second.py").write_text("import torch\nfrom .first import listed\n\nlisted = 3\n")
+    names = [bound_names(text) for _, text in gather(tmp_path / "second.py", done=set())]
+    assert names == [{"torch": ":torch", "listed": ""}] * 2

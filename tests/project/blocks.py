@@ -21,12 +21,14 @@ PATH=
 print_it() { printf '%s\\0' "$@" $'\\n'; }
 for name in accelerate hf make pip python source triptych; do eval "$name() { print_it $name \\"\\$@\\"; }"; done
 """
-# The programs of the clone's .venv. A training takes two updates, whatever the page says.
+# The programs of the clone's .venv. A training takes two updates, whatever the page says, and draws one image a class.
 PROGRAMS = {
     "python": 'exec {python} "$@"',
     "triptych": 'exec {python} -m triptych "$@"',
     "pip": 'echo "pip was called: $*" >&2; exit 1',
-    "accelerate": 'exec {python} -m accelerate.commands.accelerate_cli "$@" --num_updates 2 --run.sample_every 0',
+    "accelerate": """set -- "$@" --num_updates 2 --run.sample_every 0
+case "$*" in *train_diffusion.py*) set -- "$@" --sampling.num_per_class 1;; esac
+exec {python} -m accelerate.commands.accelerate_cli "$@\"""",
     "activate": "export PATH={programs}:$PATH",
 }
 # `make test` would start this test again: it is asked what it would do.

@@ -49,7 +49,7 @@ def test_what_colab_lacks():
     assert {"evaluate", "torch-fidelity", "jsonargparse"} <= lacks, "these it has not"
     for name in lacks & COLAB.keys():
         assert not floors[name].specifier.contains(COLAB[name]), name
-    assert not lacks & {"torch", "torchvision", "numpy", "diffusers", "datasets", "matplotlib", "scikit-image"}
+    assert not lacks & {"torch", "torchvision", "numpy", "diffusers", "accelerate", "matplotlib", "scikit-image"}
     assert set(colab.held(WANTED, COLAB.get)) == {"torch==2.11.0+cu128", "torchvision==0.26.0+cu128"}
 
 

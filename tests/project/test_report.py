@@ -33,7 +33,7 @@ from triptych.errors import UserError
 from triptych.losses.diffusion import diffuse, min_snr_weight, predicted_x0, prediction_target, signal_to_noise
 from triptych.losses.gan import discriminator_loss, generator_loss, r1_penalty
 from triptych.losses.vae import bernoulli_nll, gaussian_nll, importance_weighted_bound, kl_to_standard_normal
-from triptych.studies.records import STUDIES
+from triptych.studies.records import known_studies
 
 LANGUAGES = ("fa", "en")
 QUESTIONS = [
@@ -842,7 +842,7 @@ def test_no_result_is_typed_by_hand(language, chapter):
 def test_a_missing_record_is_named_with_the_command_that_makes_it(tmp_path, monkeypatch):
     import project.build_report as build_report
 
-    for folder in ("report", "docs/images", "records"):
+    for folder in ("report", "docs/images", "records", "triptych/figures"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (tmp_path / "records/vae_comparison/comparison.json").unlink()
@@ -883,11 +883,11 @@ def test_collecting_what_is_not_there(tmp_path):
         collect_records(tmp_path, "smapling", tmp_path / "records")
 
 
-@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.parametrize("study", known_studies())
 def test_the_command_of_a_study_is_understood_and_makes_its_folder(study, monkeypatch):
     """Every flag and value is one that the script knows, as it is copied from a message to a shell."""
     monkeypatch.chdir(ROOT)
-    words = shlex.split(STUDIES[study].command)
+    words = shlex.split(known_studies()[study].command)
     (at,) = (i for i, word in enumerate(words) if word.startswith("scripts/"))
     main = importlib.import_module(words[at].removeprefix("scripts/").removesuffix(".py").replace("/", ".")).main
     parser = jsonargparse.ArgumentParser(exit_on_error=False)

@@ -18,7 +18,7 @@ from conftest import ROOT, TOKEN
 from diffusers import DiffusionPipeline
 from huggingface_hub import ModelCard
 from PIL import Image
-from stand_in_hub import File, Repo, StandInHub
+from stand_in_hub import File, StandInHub
 from stand_ins import make_diffusion
 from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessor, pipeline
 
@@ -170,43 +170,6 @@ def test_a_dry_run_writes_one_folder_and_asks_nobody(hub, publish, tmp_path):
     assert card.data.datasets == ["ylecun/mnist"] and 'from_pretrained("me/vae", ' in card.text
     assert "exists" in publish(hub, VAE, "me/vae", "--dry_run", "true").stderr
     assert publish(hub, VAE, "me/vae", "--dry_run", "true", "--overwrite", "true").returncode == 0
-
-
-def fine_grained(name: str) -> dict:
-    scope = {"entity": {"type": "model", "name": name}, "permissions": ["repo.content.read", "repo.write"]}
-    return {"role": "fineGrained", "fineGrained": {"global": [], "scoped": [scope]}}
-
-
-@pytest.mark.parametrize(
-    ("token", "repo_id", "variables", "message"),
-    [
-        (None, "me/vae", {}, "there is no token. Log in with `hf auth login`"),
-        ("hf_NobodysToken", "me/vae", {}, "The token is not valid"),
-        ("hf_NoHeaderÉ", "me/vae", {}, "cannot be written to"),
-        ("hf_ReadersToken", "reader/vae", {}, "(reader's) may only read"),
-        ("hf_OtherScope", "narrow/vae", {}, "may only read"),
-        (TOKEN, "you/vae", {}, "you are me on the Hub, who may write to me, lab"),
-        (TOKEN, "you/theirs", {}, "(you sent Bearer <token>)"),
-        (TOKEN, "me/vae", {"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set"),
-        (TOKEN, "me/vae", {"HF_ENDPOINT": "http://127.0.0.1:9"}, "Check the network"),
-    ],
-    ids=["none", "unknown", "illegal", "read", "scope", "owner", "theirs", "offline", "no hub"],
-)
-def test_without_rights_nothing_begins(hub, publish, token, repo_id, variables, message):
-    hub.add_user("reader", "hf_ReadersToken", role="read")
-    hub.add_user("narrow", "hf_OtherScope", **fine_grained("narrow/another"))
-    hub.repos["models", "you/theirs"] = Repo(private=False)
-    hub.repos["models", "you/theirs"].commit({"README.md": File(b"theirs", False)}, "theirs")
-    done = publish(hub, VAE, repo_id, token=token, **variables)
-    assert done.returncode == 2 and message in done.stderr, done.stderr
-    assert {method for method, _, _ in hub.asked} <= {"GET"}
-    assert list(hub.repos) == [("models", "you/theirs")] and hub.files("you/theirs") == {"README.md": b"theirs"}
-
-
-def test_rights_that_suffice(hub, publish):
-    hub.add_user("narrow", "hf_RightScope", **fine_grained("narrow/vae"))
-    assert publish(hub, VAE, "narrow/vae", token="hf_RightScope").returncode == 0
-    assert publish(hub, VAE, "lab/vae").returncode == 0, "an organisation's"
 
 
 def test_private_branch_tag_and_message(hub, publish, elsewhere):

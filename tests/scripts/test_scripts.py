@@ -15,6 +15,7 @@ from PIL import Image
 from stand_ins import make_diffusion
 
 from triptych.config.base import DataConfig
+from triptych.data.sources import load_images
 from triptych.errors import UserError
 from triptych.pipelines.sampling import chosen_classes
 from triptych.pipelines.store import load_pipeline
@@ -101,18 +102,36 @@ def test_what_a_pipeline_refuses_is_no_fault_of_the_script(
     assert left.value.code == 2 and f"error: {message}" in said and "traceback" not in said.lower()
 
 
-def test_forward_process(script, tmp_path):
+def pictures_of(figure) -> np.ndarray:
+    """The images of a table, in the order they were drawn, row by row: (N, H, W) or (N, H, W, C) in [0, 1]."""
+    return np.stack([np.asarray(artist.get_array()) for artist in figure.artists])
+
+
+def words_of(figure) -> list[str]:
+    return [text.get_text() for text in figure.texts]
+
+
+def test_forward_process(script, tmp_path, figures):
     main = script("figures.forward_process").main
-    main(DataConfig(), tmp_path, timesteps=[0, 500, 999], images=[3])
-    for name in ("forward_process.png", "schedules.png"):
-        assert min(Image.open(tmp_path / name).size) > 200
+    main(DataConfig(), tmp_path, schedules=["linear", "sigmoid"], timesteps=[0, 500, 999], images=[3])
+    assert all((tmp_path / name).exists() for name in ("forward_process.png", "schedules.png"))
+    table, chart = figures
+    assert {"linear", "sigmoid", "t = 0", "t = 500", "t = 999"} <= set(words_of(table))
+    pictures = pictures_of(table).reshape(2, 3, 8, 8)
+    digit = load_images(DataConfig()).whole(3)[0].numpy() / 255
+    for row in pictures:  # a row for each schedule: the digit sinks into noise
+        near = [np.corrcoef(digit.flat, picture.flat)[0, 1] for picture in row]
+        assert near[0] > 0.98 and near[0] > near[1] > near[2]
+    ratios = [word for word in words_of(table) if word.endswith(" dB")]
+    assert len(ratios) == 6 and float(ratios[0].removesuffix(" dB")) > 20 > -20 > float(ratios[2].removesuffix(" dB"))
+    assert [text.get_text() for text in chart.legends[0].get_texts()] == ["linear", "sigmoid"]
     with pytest.raises(UserError, match="outside the process"):
         main(DataConfig(), tmp_path / "new", timesteps=[1000])
     with pytest.raises(UserError, match="0 to 1436"):
         main(DataConfig(), tmp_path / "new", images=[5000])
 
 
-def test_reverse_process(saved, script, tmp_path):
+def test_reverse_process(saved, script, tmp_path, figures):
     main = script("figures.reverse_process").main
     for scheduler in ("DDPM", "EulerDiscrete"):
         main(
@@ -123,7 +142,15 @@ def test_reverse_process(saved, script, tmp_path):
             num_columns=4,
             scheduler=scheduler,
         )
-        assert min(Image.open(tmp_path / f"{scheduler}.png").size) > 200
+        assert (tmp_path / f"{scheduler}.png").exists()
+        words = words_of(figures[-1])
+        assert [word for word in words if word.endswith("x_t")] == ["cat  x_t", "frog  x_t"]
+        columns = [float(word.removeprefix("t = ")) for word in words if word.startswith("t = ")]
+        assert len(columns) == 4 and columns == sorted(columns, reverse=True) and "image" in words
+        pictures = pictures_of(figures[-1]).reshape(2, 2, 5, 8, 8, 3)  # image, x_t or x_0, column
+        np.testing.assert_array_equal(pictures[:, 0, -1], pictures[:, 1, -1])  # both rows end in the finished image
+        assert pictures[0, 0, 0].std() > 0.2, "x_t begins as noise"
+        assert np.abs(pictures[0, 0, -1] - pictures[1, 0, -1]).max() > 0.01, "two images, not one twice"
     with pytest.raises(UserError, match="no class"):
         main(saved, tmp_path / "x.png", classes=["dog"])
 
@@ -163,13 +190,15 @@ LOG = (
 )
 
 
-def test_curves_of_what_a_log_holds(script, tmp_path):
+def test_curves_of_what_a_log_holds(script, tmp_path, figures):
     main = script("figures.curves").main
     (tmp_path / "run").mkdir()
     (tmp_path / "run/log.jsonl").write_text(LOG)
     (tmp_path / "run/timing.jsonl").write_text('{"update": 1, "seconds": 2.0}\n{}\n{"update": 3, "seconds": 4.0}\n')
     main(str(tmp_path / "run"), output=tmp_path / "curves.png")
-    assert min(Image.open(tmp_path / "curves.png").size) > 200
+    (axis,) = figures[0].axes
+    assert axis.get_title() == "loss" and axis.get_xlabel() == "images seen" and (tmp_path / "curves.png").exists()
+    assert axis.lines[0].get_xydata().tolist() == [[8, 1.0]], "of the row that has both numbers"
     for runs, quantities, output, message in (
         ("", "loss", "x.png", "must name at least one"),
         (str(tmp_path / "run"), "", "x.png", "must name at least one"),

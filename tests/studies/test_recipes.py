@@ -13,6 +13,8 @@ from stand_ins import make_diffusion
 
 from models.pipeline_class_conditional import ClassConditionalPipeline
 from triptych.errors import UserError
+from triptych.evaluation.denoising import SIGMAS, denoising_errors
+from triptych.evaluation.scores import difference
 
 recipes = importlib.import_module("studies.recipes")
 
@@ -48,10 +50,10 @@ def test_the_errors_of_the_best_network_are_known(data_std):
     x_0 = (spread * torch.randn(200, 3, 16, 16, generator=torch.Generator().manual_seed(0))).clamp(-1, 1)
     pixels = ((x_0 / 2 + 0.5) * 255).round().to(torch.uint8)
     batch = {"pixels": pixels, "labels": torch.zeros(200, dtype=torch.long)}
-    errors = recipes.denoising_errors(pipe, batch, True, 64, seed=0)
-    best = [spread**2 * s**2 / (spread**2 + s**2) for s in recipes.SIGMAS]
+    errors = denoising_errors(pipe, batch, True, 64, seed=0)
+    best = [spread**2 * s**2 / (spread**2 + s**2) for s in SIGMAS]
     assert errors == pytest.approx(best, rel=0.03)
-    assert errors == recipes.denoising_errors(pipe, batch, True, 64, seed=0)
+    assert errors == denoising_errors(pipe, batch, True, 64, seed=0)
 
 
 def test_the_difference_of_paired_images_is_finer_than_that_of_others():
@@ -59,10 +61,10 @@ def test_the_difference_of_paired_images_is_finer_than_that_of_others():
     real, base = rng.normal(size=(2000, 8)), rng.normal(0.3, 1, size=(600, 8))
     slightly = base + 0.02 * rng.normal(size=base.shape)  # the same images, a little different
     others = rng.normal(0.3, 1, size=(600, 8))
-    assert recipes.difference(base, base, real, 20, 0) == (0, 0)
-    (_, paired), (_, independent) = (recipes.difference(base, after, real, 60, 0) for after in (slightly, others))
+    assert difference(base, base, real, 20, 0) == (0, 0)
+    (_, paired), (_, independent) = (difference(base, after, real, 60, 0) for after in (slightly, others))
     assert paired < 0.3 * independent
-    worse, interval = recipes.difference(base, base + 0.3, real, 60, 0)
+    worse, interval = difference(base, base + 0.3, real, 60, 0)
     assert worse > 3 * interval > 0
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, environment, flags, launch_command
+from conftest import ROOT, flags, launch_command, launched
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 
@@ -127,7 +126,7 @@ def trunk(tmp_path_factory):
     """Twelve updates, whole."""
     folder = tmp_path_factory.mktemp("trunk")
     command = [*launch_command(), *flags(**NEW, name="trunk")]
-    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300)
+    done = launched(command, folder)
     assert done.returncode == 0, done.stderr
     return folder / "runs/trunk"
 
@@ -162,7 +161,7 @@ def test_a_branch_ends_a_run_in_another_way(tmp_path, trunk, launch):
     assert (again / "pipeline/unet/diffusion_pytorch_model.safetensors").read_bytes() == weights
 
     script = [sys.executable, str(ROOT / "scripts/average_weights.py"), str(again), "0.08", "runs/averaged"]
-    done = subprocess.run(script, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    done = launched(script, tmp_path)
     assert done.returncode == 0, done.stderr
     pipeline = DiffusionPipeline.from_pretrained(tmp_path / "runs/averaged", trust_remote_code=True)
     snapshots = [*sorted((trunk / "averages").iterdir())[:2], *sorted((again / "averages").iterdir())]

@@ -15,6 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import ROOT, environment, launch_command
+from conftest import launched as run_to_its_end
 from PIL import Image
 from safetensors.torch import load_file
 from stand_ins import classifier_flags, write_images
@@ -83,7 +84,7 @@ def main(monkeypatch, tmp_path):
 
 def launch(folder: Path, *launcher: str, script: Path = SCRIPT, **changes: str) -> subprocess.CompletedProcess:
     command = [*launch_command(*launcher, script=script), *classifier_flags(**changes)]
-    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300)
+    return run_to_its_end(command, folder)
 
 
 def result(run: Path) -> dict:

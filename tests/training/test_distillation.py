@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
 
 import pytest
 import torch
-from conftest import ROOT, environment, launch_command
+from conftest import ROOT, launch_command, launched
 from diffusers import DDIMScheduler, DiffusionPipeline
 
 from triptych.config.diffusion import DistillationConfig
@@ -73,7 +72,7 @@ def teacher(tmp_path_factory):
     config = ["--config", str(ROOT / "configs/demo/diffusion_digits.yaml"), "--num_updates", "200"]
     small = ["--unet.block_out_channels", "[32,64]", "--batch_size", "32", "--ema.decay", "0.98"]
     command = [*launch_command(), *config, *small, *QUIET]
-    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300)
+    done = launched(command, folder)
     assert done.returncode == 0, done.stderr
     return folder / "runs/demo_diffusion_digits/pipeline"
 
@@ -101,7 +100,7 @@ def test_a_student_draws_in_four_steps_what_its_teacher_draws_in_twenty(tmp_path
             "whole",
             *more,
         ]
-        done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
+        done = launched(command, tmp_path)
         assert done.returncode == 0, done.stderr
 
     distil("--run.checkpoint_every", "40")
@@ -132,5 +131,5 @@ def test_a_teacher_of_something_else_is_refused(tmp_path):
     script = ROOT / "scripts/distill_diffusion.py"
     for folder, message in (("judge-cifar10", "holds no pipeline"), ("vae-mnist-z2", "needs a pipeline with a unet")):
         command = [*launch_command(script=script), "--teacher", str(ROOT / "pretrained" / folder), "--name", "x"]
-        done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120)
+        done = launched(command, tmp_path)
         assert done.returncode != 0 and message in done.stderr and not (tmp_path / "runs").exists(), done.stderr

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, environment, flags, launch_command
+from conftest import ROOT, environment, flags, launch_command, launched
 from safetensors.torch import load_file
 
 from triptych.errors import UserError
@@ -54,7 +54,7 @@ def same(a: object, b: object) -> bool:
 def reference(tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("reference")
     command = [*launch_command(), *flags(name="whole")]
-    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300)
+    done = launched(command, folder)
     assert done.returncode == 0, done.stderr
     return {"folder": folder / "runs/whole", **result(folder / "runs/whole")}
 
@@ -203,7 +203,7 @@ def test_nan_stops_and_keeps_the_last_good_checkpoint(tmp_path, train):
 def test_what_a_finished_run_holds(reference):
     folder = reference["folder"]
     assert {p.name for p in folder.iterdir()} == {
-        "config.yaml", "run.json", "log.jsonl", "timing.jsonl", "checkpoints", "samples", "pipeline",
+        "config.yaml", "run.json", "log.jsonl", "timing.jsonl", "curves.png", "checkpoints", "samples", "pipeline",
     }  # fmt: skip
     log = rows(folder)
     assert [row["update"] for row in log] == [3, 6, 9, 12]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, environment, flags
+from conftest import ROOT, environment, flags, launched
 from PIL import Image
 from stand_ins import classifier_flags, gan_flags, vae_flags
 
@@ -65,9 +65,9 @@ def trained(tmp_path_factory) -> Path:
     """A run of twelve updates with checkpoints of 8 and 12."""
     folder = tmp_path_factory.mktemp("trained")
     script = [sys.executable, str(ROOT / "scripts/train_vae.py"), *vae_flags(name="run")]
-    done = subprocess.run(script, cwd=folder, env=environment(), capture_output=True, text=True, timeout=120)
+    done = launched(script, folder)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith("Training run: 1 process on cpu, 1 thread, precision no.\n")
+    assert done.stderr.startswith("Training run: cpu, 1 thread, precision fp32.\n")
     return folder / "runs/run"
 
 
@@ -474,5 +474,5 @@ def test_one_process_where_two_were_asked_for_is_told(tmp_path):
     command = [sys.executable, "-m", "accelerate.commands.launch", "-q", "--cpu", "--num_processes", "2"]
     script = [str(ROOT / "scripts/train_vae.py"), *vae_flags(name="x", num_updates=1)]
     done = subprocess.run([*command, *script], cwd=tmp_path, env=environment(), capture_output=True, text=True)
-    assert done.returncode == 0 and "Training x: 1 process on cpu" in done.stderr, done.stderr
+    assert done.returncode == 0 and "Training x: cpu, " in done.stderr, done.stderr
     assert "warning: accelerate was asked for several processes and started one" in done.stderr

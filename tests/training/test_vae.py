@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT, environment, flags
+from conftest import ROOT, environment, flags, launched
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 from stand_ins import make_diffusion as make_diffusion_pipeline
@@ -335,18 +335,18 @@ def test_drawing(main, tmp_path, latent_dim):
         assert not (tmp_path / "no").exists()
 
 
-def test_comparison_trains_measures_and_reuses(tmp_path):
+def test_comparison_trains_measures_and_reuses(study, tmp_path):
     """Two sizes; the second call finds everything there and launches nothing. Where the config would publish, which
     needs a Hub before training, the parts of a study don't."""
     flags = json.dumps(vae_flags(num_updates=3))
     config = yaml.safe_load((ROOT / "configs/demo/vae_digits.yaml").read_text())
     config["run"] = config.get("run", {}) | {"push_to": "me/digits"}
     (tmp_path / "publishing.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, str(ROOT / "scripts/studies/latent_size.py"), "publishing.yaml"]
+    command = ["latent_size", "publishing.yaml"]
     command += ["--latent_dims", "[1, 3]", "--seeds", "[5]", "--output", "cmp", "--num_importance_samples", "3"]
     command += ["--train_flags", flags]
     for _ in range(2):
-        done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+        done = study(*command)
         assert done.returncode == 0, done.stderr
     assert "Saved the pipeline" not in done.stdout
     results = json.loads((tmp_path / "cmp/comparison.json").read_text())
@@ -476,5 +476,5 @@ def test_resume_is_exact_here_too(main, tmp_path):
 def test_a_diffusion_run_is_not_resumed_as_a_vae(main, tmp_path):
     main(name="mine", num_updates=1)
     script = [sys.executable, str(ROOT / "scripts/train_diffusion.py"), *flags(name="mine", resume="latest")]
-    done = subprocess.run(script, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    done = launched(script, tmp_path)
     assert done.returncode == 2 and "VaeConfig, not of DiffusionConfig" in done.stderr, done.stderr

@@ -56,7 +56,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class NoiseConfig:
-    """How clean images are spoiled (``triptych/data/degradations.py``).
+    """How clean images are degraded (``triptych/data/degradations.py``).
 
     Each level is a range, drawn from anew for every image.
     """

@@ -62,10 +62,10 @@ class GanConfig(ExperimentConfig):
     """Side of the random squares cut from images of any sizes; null = the images are square and all alike."""
 
     paired: bool = False
-    """The data holds pairs, in folders "noisy" and "clean" under the same names; nothing is then spoiled."""
+    """The data holds pairs, in folders "noisy" and "clean" under the same names; no noise is then added."""
 
     noise: NoiseConfig = field(default_factory=NoiseConfig)
-    """How clean images are spoiled."""
+    """How clean images are degraded."""
 
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     """The network that restores."""

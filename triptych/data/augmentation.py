@@ -1,6 +1,6 @@
-"""Changes of an image that do not change its class: tensors in, tensors out, the drawn numbers are given.
+"""Changes of an image that do not change its class: tensors in, tensors out, the random numbers are arguments.
 
-Images are (B, C, H, W); integers and truths are (B,), one for each image.
+Images are (B, C, H, W); integers and booleans are (B,), one for each image.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def flip_horizontally(images: torch.Tensor, flipped: torch.Tensor) -> torch.Tens
 def enlarge(images: torch.Tensor, times: int) -> torch.Tensor:
     """As an image processor does, without its rounding to 8 bits: (B, C, H, W) -> (B, C, times H, times W).
 
-    Channels last in memory, which the layers behind keep: a sixth less time for a step on a CPU.
+    Channels last in memory, an order that the layers after it keep: a step takes a sixth less time on a CPU.
     """
     images = F.interpolate(images, scale_factor=times, mode="bilinear") if times > 1 else images
     return images.contiguous(memory_format=torch.channels_last)

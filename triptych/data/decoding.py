@@ -171,7 +171,7 @@ def _scaled(image: Image.Image, kind: str | None, tags: Any) -> np.ndarray:
     values = np.asarray(image)
     if image.mode == "F":
         white = 1
-        if not (values.min() >= 0 and values.max() <= 1):  # so written that NaN is refused too
+        if not (values.min() >= 0 and values.max() <= 1):  # negated, so that NaN is refused too
             raise DecodingError(
                 f"it holds floats from {values.min():g} to {values.max():g}, whose white is unknown; save it with "
                 f"values in [0, 1], or in 8 or 16 bits"

@@ -1,4 +1,4 @@
-"""What spoils an image: Gaussian, Poisson, salt-and-pepper and speckle noise, alone or one after the other.
+"""Degradations of an image: Gaussian, Poisson, salt-and-pepper and speckle noise, alone or one after the other.
 
 Images are float (B, C, H, W) in [-1, 1]; levels are the literature's (sigma of 255, photons, fractions of pixels).
 Nothing is clipped unless asked: a Gaussian of a known sigma is Gaussian only without.
@@ -34,8 +34,8 @@ def add_salt_and_pepper(images: torch.Tensor, amount: torch.Tensor, generator: t
     """A fraction `amount` of the pixels, all channels at once, becomes black or white: (B, C, H, W), (B,)."""
     where = torch.rand((len(images), 1, *images.shape[2:]), generator=generator, device=images.device)
     amount = _per_image(amount, images)
-    spoiled = torch.where(where < amount / 2, -torch.ones_like(images), images)  # pepper
-    return torch.where(where > 1 - amount / 2, torch.ones_like(images), spoiled)  # salt
+    degraded = torch.where(where < amount / 2, -torch.ones_like(images), images)  # pepper
+    return torch.where(where > 1 - amount / 2, torch.ones_like(images), degraded)  # salt
 
 
 def add_speckle(images: torch.Tensor, speckle: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -53,7 +53,7 @@ STEPS = {  # kind: (what it does, the setting that says how much)
 
 
 def degrade(images: torch.Tensor, config: NoiseConfig, generator: torch.Generator) -> torch.Tensor:
-    """Spoil a batch as `config` says: (B, C, H, W) in [-1, 1] -> the same shape, beyond [-1, 1] unless clipped.
+    """Degrade a batch as `config` says: (B, C, H, W) in [-1, 1] -> the same shape, beyond [-1, 1] unless clipped.
 
     Of a setting that is a range every image gets its own level, uniformly: what a blind denoiser is trained on.
     """
@@ -68,16 +68,16 @@ def degrade(images: torch.Tensor, config: NoiseConfig, generator: torch.Generato
 def degrade_by_index(
     images: torch.Tensor, indices: Sequence[int], config: NoiseConfig, seed: int, purpose: str = "test noise"
 ) -> torch.Tensor:
-    """Spoil images so that the noise of each is a function of (purpose, seed, its index) alone.
+    """Degrade images so that the noise of each is a function of (purpose, seed, its index) alone.
 
     For test images the index is the place in the data: every method that is compared sees the same noisy images,
     whatever its batches. In training it is the place in the stream, and the purpose another: (B, C, H, W) twice.
     """
-    spoiled = [
+    degraded = [
         degrade(image[None], config, keyed_generator(purpose, seed, index, device=images.device))
         for image, index in zip(images, indices, strict=True)
     ]
-    return torch.cat(spoiled)
+    return torch.cat(degraded)
 
 
 def to_8_bits(images: torch.Tensor) -> torch.Tensor:

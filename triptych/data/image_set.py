@@ -32,6 +32,8 @@ class ImageSet(torch.utils.data.Dataset):
         num_skipped: images left out because they could not be decoded.
         crop_seed: of the places at which squares of `image_size` are cut; None = nothing is cut.
         paired: whether each image comes with its noisy version.
+        remark: what else a reader should know, as the end of a sentence (:meth:`Records.remark`).
+        splits: names of all splits there are.
     """
 
     def __init__(
@@ -44,6 +46,8 @@ class ImageSet(torch.utils.data.Dataset):
         num_skipped: int = 0,
         crop_seed: int | None = None,
         paired: bool = False,
+        remark: str = "",
+        splits: Sequence[str] = (),
     ):
         self._storage = storage
         self._labels = None if labels is None else torch.from_numpy(labels.astype(np.int64))
@@ -53,6 +57,7 @@ class ImageSet(torch.utils.data.Dataset):
         self.num_skipped = num_skipped
         self._crop_seed = crop_seed
         self.paired = paired
+        self.remark, self.splits = remark, tuple(splits)
 
     @property
     def has_labels(self) -> bool:

@@ -21,6 +21,7 @@ def load_photos(
     paired: bool = False,
     num_channels: int | None = None,
     seed: int = 0,
+    tell: bool = True,
 ) -> ImageSet:
     """Read the images that `config` names, of whatever sizes.
 
@@ -30,6 +31,7 @@ def load_photos(
         paired: the images lie in folders ``noisy`` and ``clean``, under the same names.
         num_channels: what the images are converted to where `config` doesn't say (a trained network's channels).
         seed: of the places at which squares are cut.
+        tell: say how many images there are.
 
     Raises:
         UserError: as :func:`triptych.data.sources.load_images`; an image is smaller than the squares; a pair is
@@ -64,14 +66,17 @@ def load_photos(
         storage, labels = InMemory(pixels), None if labels is None else labels[places]
     crop_seed = None if crop_size is None else seed
     num_skipped, side = len(records.corrupt), crop_size or 0
-    images = ImageSet(storage, labels, class_names, records.channels, side, num_skipped, crop_seed, paired)
-    records.announce(f"{len(images)} {'pairs' if paired else 'images'}", class_names)
+    about = {"remark": records.remark(class_names), "splits": records.splits}
+    images = ImageSet(storage, labels, class_names, records.channels, side, num_skipped, crop_seed, paired, **about)
+    records.announce(f"{len(images)} {'pairs' if paired else 'images'}", class_names, tell)
     return images
 
 
 def load_training_images(config: DataConfig, crop_size: int | None, paired: bool, seed: int) -> ImageSet:
     """Images of one size as they are; with a `crop_size` images of any sizes, cut, or pairs of them."""
-    return load_images(config) if crop_size is None else load_photos(config, crop_size, paired, seed=seed)
+    if crop_size is None:
+        return load_images(config, tell=False)
+    return load_photos(config, crop_size, paired, seed=seed, tell=False)
 
 
 def match_pairs(records: Records) -> tuple[np.ndarray, np.ndarray]:

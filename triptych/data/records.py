@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,7 @@ class Records:
     config: DataConfig
     passed_over: str = ""
     without_labels: str = ""
+    splits: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self.corrupt: dict[int, str] = {}
@@ -103,13 +105,18 @@ class Records:
         self.channels = self.config.channels or (1 if self._num_grey == len(self.sizes) else 3)
         return self.indices
 
-    def announce(self, count: str, class_names: list[str] | None) -> None:
-        """Say what there is ("15 images"), what is passed over, and what may not be as it was meant."""
+    def remark(self, class_names: list[str] | None) -> str:
+        """The end of a sentence that tells how many images there are: their classes, or why there are none, and what is
+        passed over."""
         reason = f" without classes ({self.without_labels})" if self.without_labels else ""
         classes = f" in {len(class_names)} classes" if class_names else reason
-        passed = f"; passed over: {self.passed_over}" if self.passed_over else ""
+        return classes + (f"; passed over: {self.passed_over}" if self.passed_over else "")
+
+    def announce(self, count: str, class_names: list[str] | None, tell: bool = True) -> None:
+        """Say what there is ("15 images"), if `tell`, and what may not be as it was meant, in any case."""
         source = f"data.path {self.config.path!r}, split {self.config.split!r}"
-        say(f"{source}: {count}{classes}{passed}")
+        if tell:
+            say(f"{source}: {count}{self.remark(class_names)}")
         if self.config.channels is None and self.channels == 3 and self._num_grey:
             say(
                 f"{source}: {self._num_grey} of {len(self.sizes)} images are grey and become colour; data.channels 1 "

@@ -20,13 +20,16 @@ from triptych.data.tables import WAY_OUT, is_of_tables, open_from_hub, open_tabl
 from triptych.errors import UserError
 
 
-def load_images(config: DataConfig, need_labels: bool = False, split_setting: str = "data.split") -> ImageSet:
+def load_images(
+    config: DataConfig, need_labels: bool = False, split_setting: str = "data.split", tell: bool = True
+) -> ImageSet:
     """Read the data set that `config` names.
 
     Args:
         config: what to read.
         need_labels: whether images without classes are refused.
         split_setting: the setting that chose the split, for the message that there is none such.
+        tell: say how many images there are; a training says it among other things.
 
     Raises:
         UserError: it cannot be found, reached or decoded, is not square, or lacks the labels that are needed.
@@ -56,10 +59,17 @@ def load_images(config: DataConfig, need_labels: bool = False, split_setting: st
             f"data.path {config.path!r}: no image of the class {names} can be decoded. Mend its images, or take the "
             f"class out."
         )
-    records.announce(f"{len(storage)} images", class_names)
+    records.announce(f"{len(storage)} images", class_names, tell)
     records.report()
     return ImageSet(
-        storage, labels, class_names, records.channels, records.image_size, num_skipped=len(records.corrupt)
+        storage,
+        labels,
+        class_names,
+        records.channels,
+        records.image_size,
+        num_skipped=len(records.corrupt),
+        remark=records.remark(class_names),
+        splits=records.splits,
     )
 
 
@@ -68,7 +78,7 @@ def open_records(
 ) -> tuple[Records, np.ndarray | None, list[str] | None]:
     """The undecoded images that `config` names, their labels by row, and the names of the classes."""
     try:
-        rows, labels, class_names, without_labels, passed_over = _open(config)
+        rows, labels, class_names, without_labels, passed_over, splits = _open(config)
     except MissingSplit as error:
         raise UserError(
             f"{split_setting} {config.split!r} does not exist in {config.path!r}: it has "
@@ -82,7 +92,7 @@ def open_records(
             f"data.path {config.path!r} has no labels ({without_labels}), and a class-conditional model needs them. "
             f"Name their column with data.label_column, or sort the images into one folder per class."
         )
-    return Records(rows, config, passed_over, without_labels), labels, class_names
+    return Records(rows, config, passed_over, without_labels, splits), labels, class_names
 
 
 def _load_digits(config: DataConfig, split_setting: str) -> ImageSet:
@@ -97,15 +107,16 @@ def _load_digits(config: DataConfig, split_setting: str) -> ImageSet:
         pixels = np.stack([np.asarray(Image.fromarray(p).resize(side, Image.Resampling.BICUBIC)) for p in pixels])
     pixels = np.repeat(pixels[:, None], config.channels or 1, axis=1)
     names = [str(digit) for digit in digits.target_names]
-    return ImageSet(InMemory(pixels), digits.target[chosen], names, pixels.shape[1], pixels.shape[2])
+    about = {"remark": f" in {len(names)} classes", "splits": ("test", "train")}
+    return ImageSet(InMemory(pixels), digits.target[chosen], names, pixels.shape[1], pixels.shape[2], **about)
 
 
 def _looks_local(path: str) -> bool:
     return path.startswith((".", "/", "~")) or path.count("/") > 1 or "\\" in path or path.lower().endswith(".zip")
 
 
-# rows, labels, names of the classes, why there are no labels, what is passed over
-Opened = tuple[Rows, "np.ndarray | None", "list[str] | None", str, str]
+# rows, labels, names of the classes, why there are no labels, what is passed over, names of all splits
+Opened = tuple[Rows, "np.ndarray | None", "list[str] | None", str, str, "list[str]"]
 
 
 def _open(config: DataConfig) -> Opened:
@@ -116,19 +127,21 @@ def _open(config: DataConfig) -> Opened:
         listing = list_folder(path)
         if saved_to_disk(path) or is_of_tables(path, listing):
             beside = f"{len(listing.images)} images beside the tables" if listing.images else ""
-            return *read_table(open_table(path, config, listing), config), beside
+            loaded = open_table(path, config, listing)
+            return *read_table(loaded, config), beside, sorted(map(str, loaded))
         split = read_split(
             listing, config.split, f"data.path {config.path!r}", config.image_column, config.label_column
         )
         files = Files(split.names, [path / name for name in split.names])
-        return files, split.labels, split.class_names, split.without_labels, listing.passed_over()
+        return files, split.labels, split.class_names, split.without_labels, listing.passed_over(), split.among
     if path.is_file() and path.suffix.lower() == ".zip":
         return _open_zip(path, config)
     if path.is_file():
         raise UserError(f"data.path {config.path!r} is a file, but not a .zip. {WAY_OUT}")
     if _looks_local(config.path):
         raise UserError(f"data.path {config.path!r} does not exist (looked from {Path.cwd()}). {WAY_OUT}")
-    return *read_table(open_from_hub(config), config), ""
+    loaded = open_from_hub(config)
+    return *read_table(loaded, config), "", sorted(map(str, loaded))
 
 
 def _open_zip(path: Path, config: DataConfig) -> Opened:
@@ -148,4 +161,4 @@ def _open_zip(path: Path, config: DataConfig) -> Opened:
             except DecodingError as error:
                 contents.append(error)
     files = Files(split.names, contents)
-    return files, split.labels, split.class_names, split.without_labels, listing.passed_over()
+    return files, split.labels, split.class_names, split.without_labels, listing.passed_over(), split.among

@@ -39,12 +39,14 @@ class Split:
         labels: class ids, or None.
         class_names: names by class id, the same in every split; None without labels.
         without_labels: why there are no labels, "" where there are.
+        among: the names of all splits.
     """
 
     names: list[str]
     labels: np.ndarray | None = None
     class_names: list[str] | None = None
     without_labels: str = ""
+    among: Sequence[str] = ()
 
 
 # ---- splits --------------------------------------------------------------------------------------------
@@ -135,6 +137,19 @@ def read_split(listing: Listing, split: str, source: str, image_column: str | No
     if split not in splits:
         beside = len(listing.others.get("outside the split folders", []))
         raise MissingSplit(sorted(splits), f" ({beside} images lie outside these folders)" if beside else "")
+    found = _with_classes(listing, splits, split, source, image_column, label_column)
+    found.among = sorted(splits)
+    return found
+
+
+def _with_classes(
+    listing: Listing,
+    splits: dict[str, dict[str, tuple[str, ...]]],
+    split: str,
+    source: str,
+    image_column: str | None,
+    label_column: str | None,
+) -> Split:
     images = [name for names in splits.values() for name in names]
     labels = _read_metadata(listing, images, source, image_column, label_column)
     if labels is None:

@@ -1,7 +1,7 @@
 """Denoising without learning: what our networks are measured against, as scikit-image and BM3D's authors compute it.
 
 An image is a float array, (H, W, C) around [0, 1]; sigma is the noise's standard deviation on that scale, which these
-methods are told where it is known. What else a method can be set to is tuned on training images (:func:`tune`).
+methods are told where it is known. Their other setting, the strength, is tuned on training images (:func:`tune`).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def bm3d(noisy: np.ndarray, sigma: float, strength: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Method:
-    """A way to restore an image, of (noisy, sigma, strength), and the strengths worth trying."""
+    """A function of (noisy, sigma, strength) that restores an image, and the strengths worth trying."""
 
     restore: Callable[[np.ndarray, float, float], np.ndarray]
     strengths: tuple[float, ...]

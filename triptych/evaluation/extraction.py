@@ -15,7 +15,7 @@ import torch
 
 from triptych.data.image_set import ImageSet
 from triptych.errors import UserError
-from triptych.evaluation.processes import join
+from triptych.evaluation.work_sharing import join
 
 
 class Extractor(Protocol):
@@ -32,7 +32,7 @@ def extract(
 ) -> dict[str, torch.Tensor]:
     """What `extractor` says of all `images`, on the CPU: features, (N, D), and logits, (N, K).
 
-    Processes of one ``accelerate launch`` must all call it: each looks at a share of the images, and all get the whole.
+    Processes of one ``accelerate launch`` must all call it: each takes a share of the images, and all get the whole.
 
     Args:
         extractor: :class:`Judge`, :class:`Inception`, or what behaves like them.
@@ -46,7 +46,7 @@ def extract(
     """
     processes = join()
     if len(images) < processes.count:
-        raise UserError(f"There are no images to look at: {len(images)} for {processes.count} processes.")
+        raise UserError(f"There are no images, or too few: {len(images)} for {processes.count} processes.")
     path = None
     if cache is not None:
         path = Path(cache) / f"{content_key(extractor, batches(images, range(len(images)), batch_size))}.npz"

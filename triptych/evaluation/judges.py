@@ -54,13 +54,13 @@ class Judge:
 
         Where `feature_maps` is true, what :meth:`feature_maps` gives is among them.
         """
-        seen: list[torch.Tensor] = []
-        hook = self.model.classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten(1)))
+        features: list[torch.Tensor] = []
+        hook = self.model.classifier.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].flatten(1)))
         try:
             answer = self.model(self.prepare(images), output_hidden_states=feature_maps)
         finally:
             hook.remove()
-        found = {"features": seen[0].cpu(), "logits": answer.logits.cpu()}
+        found = {"features": features[0].cpu(), "logits": answer.logits.cpu()}
         return found | {"feature_maps": list(answer.hidden_states)} if feature_maps else found
 
     def feature_maps(self, images: torch.Tensor) -> list[torch.Tensor]:
@@ -85,7 +85,7 @@ class Judge:
 
 
 def resize_and_normalize(images: torch.Tensor, processor: ViTImageProcessor) -> torch.Tensor:
-    """What `processor` makes of a batch, (B, C, H, W), at once: itself it goes image by image, in three times the time.
+    """What `processor` makes of a batch, (B, C, H, W), at once; by itself it goes image by image, thrice as slowly.
 
     That kind of processor does no more than the three steps here, and is what scripts/train_classifier.py saves.
     """
@@ -153,6 +153,21 @@ def load_critic(
         return load_judge(shipped, device)
 
 
+def judge_of(class_names: list[str] | None, image_size: int | None) -> Path:
+    """:func:`shipped_judge`, where there must be one.
+
+    Raises:
+        UserError: there is none for these images.
+    """
+    shipped = shipped_judge(class_names, image_size)
+    if shipped is None:
+        raise UserError(
+            f"None of the judges in pretrained/ knows these classes at {image_size} pixels. Name a classifier of "
+            f"scripts/train_classifier.py by --judge."
+        )
+    return shipped
+
+
 def shipped_judge(class_names: list[str] | None, image_size: int | None) -> Path | None:
     """The classifier of ``pretrained/`` that was trained on images of these classes and this size, if there is one."""
     for file in sorted(project_path("pretrained").glob("judge-*/config.json")):
@@ -179,10 +194,12 @@ class Inception:
 
     def __init__(self, weights: str | Path | None = None, device: torch.device | str | None = None):
         self.device = find_device(device)
-        wanted = ["2048", "logits_unbiased"]
+        outputs = ["2048", "logits_unbiased"]
         path = None if weights is None else str(weights)
         try:
-            network = FeatureExtractorInceptionV3(self.name, wanted, feature_extractor_weights_path=path, verbose=False)
+            network = FeatureExtractorInceptionV3(
+                self.name, outputs, feature_extractor_weights_path=path, verbose=False
+            )
         except Exception as error:  # whatever a network, a torn file or a pickle does
             where = f"read from {weights}" if weights else "downloaded"
             raise UserError(
@@ -218,9 +235,9 @@ def check_images(images: torch.Tensor) -> None:
         raise UserError(f"Images must be uint8, or floats in [0, 1], not {images.dtype}.")
 
 
-def fingerprint(model: torch.nn.Module, more: str = "") -> str:
-    """A hash of all weights and buffers of `model`, and of `more`."""
-    digest = hashlib.sha256(more.encode())
+def fingerprint(model: torch.nn.Module, settings: str = "") -> str:
+    """A hash of all weights and buffers of `model`, and of `settings`: what else its answers depend on."""
+    digest = hashlib.sha256(settings.encode())
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())

@@ -1,4 +1,4 @@
-"""Latent spaces on paper: a sample of images, the plane of the prior, the projection of more than two dimensions."""
+"""Latent spaces in the plane: a sample of images, quantiles of the prior, the projection of more dimensions."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def decode_grid(pipe: DiffusionPipeline, z: torch.Tensor, rows: int) -> np.ndarr
 
 
 def project(means: np.ndarray, perplexity: float, seed: int) -> tuple[np.ndarray, tuple[str, str], str]:
-    """Latent means in the plane, (N, D) -> (N, 2), names of the axes, and how it was done.
+    """Latent means in the plane, (N, D) -> (N, 2), names of the axes, and the method in words.
 
     One dimension is spread at random, two are shown as they are, more go through t-SNE (van der Maaten & Hinton 2008).
     """

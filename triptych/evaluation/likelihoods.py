@@ -41,11 +41,11 @@ def elbo_parts(
     if log_sigma is None and pipe.config.sigma is not None:
         log_sigma = torch.tensor(math.log(pipe.config.sigma), device=mean.device)
     log_likelihood = []
-    for some in z.split(max(1, DECODES // len(pixels))):  # (k, B, D)
-        logits = decode(some.flatten(0, 1))
-        repeated = pixels.repeat(len(some), 1, 1, 1)
+    for samples in z.split(max(1, DECODES // len(pixels))):  # (k, B, D)
+        logits = decode(samples.flatten(0, 1))
+        repeated = pixels.repeat(len(samples), 1, 1, 1)
         nll = negative_log_likelihood(pipe.config.likelihood, logits, repeated, log_sigma)
-        log_likelihood.append(-nll.view(len(some), -1))
+        log_likelihood.append(-nll.view(len(samples), -1))
     log_likelihood = torch.cat(log_likelihood)  # (K, B)
     parts = {
         "reconstruction": -log_likelihood.mean(0),

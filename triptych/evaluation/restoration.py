@@ -1,4 +1,4 @@
-"""What a restorer is worth: its images against the clean ones, pixel by pixel and as a judge sees them."""
+"""How good a restorer is: its images compared with the clean ones, pixel by pixel and by a judge's features."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tqdm.auto import tqdm
 
 from triptych.devices import seconds_now
 from triptych.evaluation.judges import Judge
-from triptych.evaluation.restorers import Restore, Spoiled
+from triptych.evaluation.restorers import DegradedImages, Restore
 from triptych.evaluation.scores import load_metric
 from triptych.evaluation.similarity import psnr, ssim
 from triptych.evaluation.statistics import mean_and_interval
@@ -16,7 +16,7 @@ CHUNK = 500  # images restored and measured at once: bounds the memory
 
 
 def measure_restorer(
-    test: Spoiled, count: int, restore: Restore, critic: Judge | None, device: torch.device, title: str
+    test: DegradedImages, count: int, restore: Restore, critic: Judge | None, device: torch.device, title: str
 ) -> dict:
     """Restore the first `count` images and compare them with the clean ones.
 
@@ -32,7 +32,7 @@ def measure_restorer(
         "psnr" and "ssim", of each image; seconds an image; with a `critic` the perceptual and the Frechet distance.
     """
     each: dict[str, list[float]] = {"psnr": [], "ssim": []}
-    seen, seconds = JudgedPairs(critic), 0.0
+    judged, seconds = JudgedPairs(critic), 0.0
     for clean, noisy in tqdm(test.chunks(count, CHUNK), total=-(-count // CHUNK), desc=title, unit="chunk"):
         start = seconds_now(device)
         restored = restore(noisy, test.sigma)
@@ -40,12 +40,12 @@ def measure_restorer(
         for a, b in zip(clean, restored, strict=True):
             each["psnr"].append(float(psnr(a[None], b[None])))
             each["ssim"].append(float(ssim(a[None], b[None])))
-        seen.add(clean, restored)
-    return each | {"seconds_per_image": seconds / count} | seen.distances()
+        judged.add(clean, restored)
+    return each | {"seconds_per_image": seconds / count} | judged.distances()
 
 
 class JudgedPairs:
-    """What the judge sees of clean and of restored images, chunk by chunk."""
+    """A judge's features of clean and of restored images, gathered chunk by chunk; nothing without a judge."""
 
     def __init__(self, critic: Judge | None):
         self.critic, self.features, self.perceptual = critic, ([], []), []
@@ -61,15 +61,15 @@ class JudgedPairs:
         features = []
 
         def look(images: torch.Tensor) -> list[torch.Tensor]:
-            """Once for both distances."""
+            """The judge's answer, asked once for both distances."""
             answer = self.critic(images, feature_maps=True)
             features.append(answer["features"])
             return answer["feature_maps"]
 
-        # not by compute, which takes every pixel through Arrow and back: as long as the judge itself
+        # `compute` would copy every pixel through Arrow and back, which takes as long as the judge itself
         found = self.metrics["perceptual_distance"]._compute(restored, clean, look, self.critic.name)
         self.perceptual += found["each"]
-        for i, kept in enumerate(self.features):  # of the restored and of the clean in turn
+        for i, kept in enumerate(self.features):  # the metric asks for the restored images and the clean ones in turn
             kept += features[i::2]
 
     def distances(self) -> dict:

@@ -1,4 +1,4 @@
-"""Noisy images, and what restores them: classical methods, saved denoisers, a VAE; one signature for all.
+"""Degraded images, and what restores them: classical methods, denoisers, VAEs, diffusion; one signature for all.
 
 A restorer takes noisy images, a list of (C, H, W) around [0, 1], and the noise's standard deviation on that scale, or
 None where it is not one number, and returns the restored ones, in [0, 1].
@@ -32,8 +32,8 @@ Restore = Callable[[list[torch.Tensor], float | None], list[torch.Tensor]]
 
 
 @dataclass
-class Spoiled:
-    """Images and their noisy versions; the noise of each is a function of (seed, its index)."""
+class DegradedImages:
+    """Clean images and their noisy versions; the noise of each is a function of (seed, its index)."""
 
     images: ImageSet
     noise: NoiseConfig | None  # None: the images are pairs
@@ -55,21 +55,21 @@ class Spoiled:
             if self.noise is None:
                 yield tuple(map(list, zip(*(pair.chunk(2) for pair in pixels), strict=True)))
             else:
-                spoil = (
+                noisy = (
                     degrade_by_index(image[None] * 2 - 1, [index], self.noise, self.seed)[0] / 2 + 0.5
                     for image, index in zip(pixels, indices, strict=True)
                 )
-                yield pixels, list(spoil)
+                yield pixels, list(noisy)
 
 
-def tuned(name: str, tuning: Spoiled, count: int, pool: ProcessPoolExecutor) -> float:
+def tuned_strength(name: str, tuning: DegradedImages, count: int, pool: ProcessPoolExecutor) -> float:
     """The best strength of a classical method on images that are not measured."""
     chunks = list(tuning.chunks(min(count, len(tuning.images))))
-    clean, noisy = (as_arrays([image for chunk in chunks for image in chunk[half]]) for half in (0, 1))
+    clean, noisy = (as_arrays([image for chunk in chunks for image in chunk[part]]) for part in (0, 1))
     return classical.tune(name, clean, noisy, tuning.sigma, pool)
 
 
-def classically(name: str, strength: float, pool: ProcessPoolExecutor) -> Restore:
+def classical_restorer(name: str, strength: float, pool: ProcessPoolExecutor) -> Restore:
     """A classical method as a restorer, working in the processes of `pool`."""
 
     def restore(noisy: list[torch.Tensor], sigma: float | None) -> list[torch.Tensor]:
@@ -98,7 +98,7 @@ def load_restorers(
         device: where they compute, the best there is if not given; images come and go on the CPU.
 
     Returns:
-        By name ("b, 25 steps" for diffusion): a restorer, and what its measurements are known by.
+        By name ("b, 25 steps" for diffusion): a restorer, and the entries that tell its rows from others.
 
     Raises:
         UserError: `models` is malformed, or a folder holds no pipeline that restores.
@@ -110,9 +110,9 @@ def load_restorers(
         if "num_inference_steps" in inspect.signature(restore).parameters:
             for steps in diffusion_steps:
                 title = f"{name}, {steps} step" + "s" * (steps > 1)
-                restorers[title] = by_steps(pipe, steps, seed), facts | {"diffusion_steps": steps}
+                restorers[title] = diffusion_restorer(pipe, steps, seed), facts | {"diffusion_steps": steps}
         else:
-            restorers[name] = at_once(pipe, restore), facts
+            restorers[name] = one_pass_restorer(pipe, restore), facts
     return restorers
 
 
@@ -133,7 +133,7 @@ def find_restore(pipe: DiffusionPipeline, folder: str) -> Callable:
     )
 
 
-def at_once(pipe: DiffusionPipeline, restore: Callable) -> Restore:
+def one_pass_restorer(pipe: DiffusionPipeline, restore: Callable) -> Restore:
     """A pipeline that restores in one pass as a restorer; one of a fixed :attr:`image_shape` takes only such images."""
     fixed = hasattr(pipe, "image_shape")
     return lambda noisy, sigma: list(restore(stack(noisy, pipe) if fixed else noisy, sigma, output_type="pt").images)
@@ -154,29 +154,30 @@ def stack(images: list[torch.Tensor], pipe: DiffusionPipeline) -> torch.Tensor:
     return torch.stack(images)
 
 
-def by_steps(pipe: DiffusionPipeline, num_inference_steps: int, seed: int) -> Restore:
-    """A diffusion pipeline as a restorer, from the step whose noise is the images', by its own scheduler."""
+def diffusion_restorer(pipe: DiffusionPipeline, num_inference_steps: int, seed: int) -> Restore:
+    """A diffusion pipeline as a restorer: the reverse process from the step whose noise is as strong as the images'."""
     pipe.set_progress_bar_config(disable=True)
 
     def reverse(noisy: list[torch.Tensor], sigma: float | None) -> list[torch.Tensor]:
         if sigma is None:
             raise UserError("A diffusion pipeline restores Gaussian noise of one known sigma, nothing else.")
         generator = torch.Generator().manual_seed(seed)
-        how = {"num_inference_steps": num_inference_steps, "generator": generator, "output_type": "pt"}
+        arguments = {"num_inference_steps": num_inference_steps, "generator": generator, "output_type": "pt"}
         if "scheduler" in inspect.signature(pipe.restore).parameters:  # folders with older code know no other
-            how["scheduler"] = pipe.scheduler
-        return [image for some in stack(noisy, pipe).split(100) for image in pipe.restore(some, sigma, **how).images]
+            arguments["scheduler"] = pipe.scheduler
+        batches = stack(noisy, pipe).split(100)
+        return [image for batch in batches for image in pipe.restore(batch, sigma, **arguments).images]
 
     return reverse
 
 
-def load_any(data: DataConfig, any_size: bool, paired: bool) -> ImageSet:
-    """Images that are all alike, or of any sizes, or pairs."""
+def load_any_images(data: DataConfig, any_size: bool, paired: bool) -> ImageSet:
+    """Images of one size, or of any sizes, or pairs of a clean and a noisy image."""
     return load_photos(data, paired=paired) if any_size or paired else load_images(data)
 
 
 def make_levels(sigmas: list[float] | None, noise: NoiseConfig | None, paired: bool) -> dict[str, NoiseConfig | None]:
-    """What is undone, by title: Gaussian noise of some levels (15, 25, 50), another noise, or what pairs show.
+    """The degradations to measure, by title: Gaussian noise of given levels, another noise, or that of pairs of images.
 
     Raises:
         UserError: two of them are given, or a sigma is out of range.

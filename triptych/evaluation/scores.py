@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import statistics
 from pathlib import Path
+from typing import Any
 
 import evaluate
 import numpy as np
@@ -16,16 +18,34 @@ from tqdm.auto import tqdm
 from triptych.devices import seconds_now
 from triptych.errors import UserError
 from triptych.evaluation.extraction import Extractor
-from triptych.evaluation.processes import join
 from triptych.evaluation.statistics import mean_and_interval
+from triptych.evaluation.work_sharing import join
 from triptych.paths import project_path
 from triptych.seeds import image_generators
 
 NUMBERS = ("frechet_distance", "kernel_distance", "precision", "recall", "inception_score")
 
 
+def require_drawing(pipe: DiffusionPipeline, source: str) -> None:
+    """Refuse a pipeline whose call takes images instead of drawing them.
+
+    Raises:
+        UserError: that of the folder `source` does.
+    """
+    if "images" in inspect.signature(pipe.__call__).parameters:
+        raise UserError(
+            f"{source} is a {type(pipe).__name__}, which draws nothing. Give a diffusion pipeline or a VAE."
+        )
+
+
+def call_arguments(pipe: DiffusionPipeline, given: dict[str, Any]) -> dict[str, Any]:
+    """The `given` arguments of a pipeline's call; for None what the pipeline was saved with, or nothing."""
+    found = {key: pipe.config.get(key) if value is None else value for key, value in given.items()}
+    return {key: value for key, value in found.items() if value is not None}
+
+
 def draw(
-    pipe: DiffusionPipeline, how: dict, per_class: int, batch_size: int, seed: int, folder: Path
+    pipe: DiffusionPipeline, arguments: dict[str, Any], per_class: int, batch_size: int, seed: int, folder: Path
 ) -> tuple[torch.Tensor, torch.Tensor | None, float]:
     """Draw images and keep them batch by batch in `folder`, where those of an earlier, interrupted call are found.
 
@@ -34,7 +54,7 @@ def draw(
 
     Args:
         pipe: a class-conditional pipeline, or a VAE's, which has no classes and draws from the prior; on its device.
-        how: arguments of the pipeline's call.
+        arguments: of the pipeline's call.
         per_class: images of each class; without classes ten times as many in all.
         batch_size: images at once.
         seed: of the noise.
@@ -54,13 +74,13 @@ def draw(
     for first in range(0, len(order), batch_size):
         batch = order[first : first + batch_size]
         batches[folder / f"{first:08d}_{len(batch)}.npz"] = batch
-    mine = list(batches.items())[processes.index :: processes.count]
-    for path, batch in tqdm(mine, desc="drawing", unit="batch", disable=not processes.is_main):
+    share = list(batches.items())[processes.index :: processes.count]
+    for path, batch in tqdm(share, desc="drawing", unit="batch", disable=not processes.is_main):
         if not path.exists():
             start, generators = seconds_now(pipe.device), image_generators(seed, batch)
             if names:
-                drawn = pipe([c for c, _ in batch], generator=generators, output_type="np", **how).images
-            else:  # of the prior; one generator for the batch
+                drawn = pipe([c for c, _ in batch], generator=generators, output_type="np", **arguments).images
+            else:  # drawn from the prior; one generator for the batch
                 drawn = pipe(len(batch), generator=generators[0], output_type="np").images
             pixels = (drawn * 255).round().astype(np.uint8).transpose(0, 3, 1, 2)
             partial = path.with_suffix(".partial.npz")
@@ -81,19 +101,19 @@ def key_of(settings: dict) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def distances(critic: Extractor, seen: dict, real: dict, num_bootstrap: int, seed: int) -> dict:
+def distances(critic: Extractor, judged: dict, real: dict, num_bootstrap: int, seed: int) -> dict:
     """How far images are from the real ones: the scores of NUMBERS.
 
     Args:
         critic: whose features they are.
-        seen, real: what :func:`triptych.evaluation.extraction.extract` says of both.
+        judged, real: what :func:`triptych.evaluation.extraction.extract` says of both.
         num_bootstrap: resamplings of the images for the 95 % interval of the Frechet distance; below 2 none.
         seed: of resampling, subsets and splits.
     """
     frechet, kernel, cover, inception = (
         load_metric(name) for name in ("frechet_distance", "kernel_distance", "precision_recall", "inception_score")
     )
-    features, reference = seen["features"].numpy(), real["features"].numpy()
+    features, reference = judged["features"].numpy(), real["features"].numpy()
     common = {"reference": reference, "features": critic.name}
     found = dict(frechet.compute(predictions=features, **common))
     if num_bootstrap > 1:
@@ -106,7 +126,7 @@ def distances(critic: Extractor, seen: dict, real: dict, num_bootstrap: int, see
     subset = min(1000, len(features), len(reference))
     found |= kernel.compute(predictions=features, **common, subset_size=subset, seed=seed)
     found |= cover.compute(predictions=features, **common)
-    found |= inception.compute(predictions=seen["logits"].numpy(), features=critic.name, seed=seed)
+    found |= inception.compute(predictions=judged["logits"].numpy(), features=critic.name, seed=seed)
     return {key: found[key] for key in (*NUMBERS, "frechet_distance_interval", "covers_dimensions") if key in found}
 
 
@@ -129,24 +149,26 @@ def load_metric(name: str) -> evaluate.EvaluationModule:
     return evaluate.load(str(project_path("metrics", name)), keep_in_memory=True)
 
 
-def recognised(judged: list[str], asked: list[str], logits: torch.Tensor, labels: torch.Tensor) -> dict:
+def recognised(known_classes: list[str], asked_classes: list[str], logits: torch.Tensor, labels: torch.Tensor) -> dict:
     """Whether the class asked for is the class recognised: accuracy, its 95 % interval, per class, confusions.
 
     Args:
-        judged: names of the classes that the judge knows.
-        asked: names of the classes by label.
-        logits: the judge's answers, (N, len(judged)).
+        known_classes: names of the classes that the judge knows.
+        asked_classes: names of the classes by label.
+        logits: the judge's answers, (N, len(known_classes)).
         labels: what was asked for, (N,).
 
     Raises:
         UserError: a class was asked for that the judge doesn't know.
     """
-    unknown = sorted(set(asked) - set(judged))
+    unknown = sorted(set(asked_classes) - set(known_classes))
     if unknown:
-        raise UserError(f"judge: it knows {', '.join(judged)}, not {', '.join(unknown)}. Give the judge of this data.")
-    wanted = torch.tensor([judged.index(name) for name in asked])[labels]
+        raise UserError(
+            f"judge: it knows {', '.join(known_classes)}, not {', '.join(unknown)}. Give the judge of this data."
+        )
+    expected = torch.tensor([known_classes.index(name) for name in asked_classes])[labels]
     answers = logits.argmax(1)
-    found = load_metric("class_accuracy").compute(predictions=answers, references=wanted, class_names=judged)
-    mean, interval = mean_and_interval((answers == wanted).double().tolist())
+    found = load_metric("class_accuracy").compute(predictions=answers, references=expected, class_names=known_classes)
+    mean, interval = mean_and_interval((answers == expected).double().tolist())
     scores = {"class_accuracy": mean, "class_accuracy_interval": interval}
     return scores | {key: found[key] for key in ("per_class", "confusion_matrix")}

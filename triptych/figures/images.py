@@ -190,7 +190,9 @@ def mosaic(images: np.ndarray, side: int) -> np.ndarray:
     canvas = np.full((side, side, 3), 255, np.uint8)
     for row, top in enumerate(np.linspace(0, side - pixels.shape[2], n).round().astype(int)):
         for column, left in enumerate(np.linspace(0, side - pixels.shape[3], n).round().astype(int)):
-            canvas[top : top + pixels.shape[2], left : left + pixels.shape[3]] = pixels[row, column]  # grey spreads
+            canvas[top : top + pixels.shape[2], left : left + pixels.shape[3]] = pixels[
+                row, column
+            ]  # a single grey channel fills all three
     return canvas
 
 

@@ -1,4 +1,4 @@
-"""Rectified flow: straight ways from data to noise, and the velocity on them.
+"""Rectified flow: straight paths from data to noise, and the velocity on them.
 
 Time is that of diffusers: t = 0 is data, t = 1 is noise (Liu et al. 2023 and Lipman et al. 2023 count the other way).
 ``x0`` are images in [-1, 1], ``eps`` is unit Gaussian noise, both (B, C, H, W); ``t`` is (B,) in [0, 1].
@@ -16,7 +16,7 @@ def interpolate(x0: torch.Tensor, eps: torch.Tensor, t: torch.Tensor) -> torch.T
 
 
 def velocity(x0: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
-    """dx_t / dt = eps - x_0, the same all the way; shapes as given."""
+    """dx_t / dt = eps - x_0, constant along the path; shapes as given."""
     return eps - x0
 
 

@@ -1,4 +1,4 @@
-"""The two sides of the game of generator and discriminator, and what steadies it."""
+"""The losses of generator and discriminator, and the penalties that keep their game stable."""
 
 from __future__ import annotations
 

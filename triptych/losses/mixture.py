@@ -1,4 +1,4 @@
-"""A world where everything is known: points of a plane drawn from a few Gaussians.
+"""A distribution whose every quantity is known: points of a plane drawn from a few Gaussians.
 
 Density, posterior, score, denoised mean and the gap of a variational bound have closed forms or are integrals over the
 plane; nothing here is learnt. Points are (..., 2) in double precision; images of it are not drawn here.
@@ -84,6 +84,13 @@ def plane(half: float, n: int) -> tuple[torch.Tensor, float]:
     return torch.stack([x.flatten(), y.flatten()], dim=1), (2 * half / n) ** 2
 
 
+def entropy(p: Mixture, half: float = 12.0, n: int = 480) -> float:
+    """-E[log p] in nats, integrated over the plane."""
+    x, area = plane(half, n)
+    log_p = p.log_prob(x)
+    return -(log_p.exp() * log_p).sum().item() * area
+
+
 def kl(p: Mixture, q: Mixture, half: float = 12.0, n: int = 480) -> float:
     """KL(p || q) in nats, integrated over the plane."""
     x, area = plane(half, n)
@@ -118,7 +125,7 @@ def gap(posterior: Mixture, mean: torch.Tensor, logvar: torch.Tensor, nodes: int
     return -entropy - (weight[:, None] * posterior.log_prob(z)).sum(0)
 
 
-# ---- ways back from noise, at x = cos(phi) x_0 + sin(phi) eps: from phi = pi / 2, pure noise, to 0 -----------------
+# ---- samplers, at x = cos(phi) x_0 + sin(phi) eps: from phi = pi / 2, pure noise, to 0, data ----------------------
 def predicted(mixture: Mixture, x: torch.Tensor, phi: float) -> tuple[torch.Tensor, torch.Tensor]:
     """What a perfect network answers: E[x_0 | x] and E[eps | x], (N, 2) each; phi > 0."""
     a, s = math.cos(phi), math.sin(phi)

@@ -10,7 +10,7 @@ from diffusers import DDPMScheduler, SchedulerMixin
 from triptych.config.diffusion import SamplingConfig, ScheduleConfig
 from triptych.errors import UserError
 
-# What the class-conditional pipeline takes: diffusers' other schedulers walk other noise levels, or other ways.
+# What the class-conditional pipeline takes: diffusers' other schedulers use other noise levels, or another process.
 FITTING = (
     "DDPMScheduler",
     "DDPMParallelScheduler",
@@ -54,7 +54,7 @@ def make_noise_scheduler(config: ScheduleConfig, data_std: float = 1.0) -> DDPMS
         rescale_betas_zero_snr=config.zero_terminal_snr,
     )
     if config.beta_schedule == "sigmoid" or config.zero_terminal_snr:
-        # Samplers divide by sqrt(alpha_bar), so it must not be 0: the last beta is held where squared cosine holds its.
+        # Samplers divide by sqrt(alpha_bar), so it must not be 0: the last beta is limited as in the squared cosine.
         return DDPMScheduler(trained_betas=plain.betas.clamp(max=0.999).tolist(), **settings)
     return DDPMScheduler(beta_schedule=config.beta_schedule, **settings)
 

@@ -46,13 +46,13 @@ def save_parts(parts: Sequence[Any], folder: Path, card: str) -> None:
             part.save_pretrained(partial)
         for path in partial.rglob("*config.json"):
             config = json.loads(path.read_text())
-            if config.pop("_name_or_path", None) is not None:  # the folder it was loaded from is nobody else's business
+            if config.pop("_name_or_path", None) is not None:  # the folder it was loaded from concerns nobody else
                 path.write_text(json.dumps(config, indent=2) + "\n")
         (partial / "README.md").write_text(card)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)  # half a one, where something failed
+        shutil.rmtree(partial, ignore_errors=True)  # an incomplete one, where something failed
 
 
 def load_pipeline(folder: str, component: str | None = None, **kwargs: Any) -> DiffusionPipeline:
@@ -77,7 +77,7 @@ def load_pipeline(folder: str, component: str | None = None, **kwargs: Any) -> D
         raise UserError(f"{folder} does not exist. Give the folder of a saved pipeline, or a Hub id like 'user/name'.")
     try:
         pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True, **kwargs)
-    except Exception as error:  # whatever diffusers stumbles over in files that are torn or of something else
+    except Exception as error:  # diffusers raises many kinds of errors for files that are torn or something else
         raise UserError(f"{folder} could not be loaded ({type(error).__name__}): {plain(error)}") from error
     if component is not None and component not in pipeline.components:
         raise UserError(

@@ -31,7 +31,7 @@ def explained(repo_id: str, what: str) -> Iterator[None]:
     """Turn whatever the client raises into a UserError that says what to do, and never the token."""
     try:
         yield
-    except (UserError, AttributeError, KeyError, TypeError):  # ours, and our own mistakes
+    except (UserError, AttributeError, KeyError, TypeError):  # errors of ours say enough
         raise
     except LocalTokenNotFoundError:
         message = "there is no token. Log in with `hf auth login`, or set HF_TOKEN to one that may write"
@@ -179,9 +179,9 @@ def upload(
             api.create_branch(**where, branch=branch)
         others = differing(api, where, folder, branch)
         if others and not (overwrite or fresh):
-            some = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
+            examples = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
             raise UserError(
-                f"{repo_id} holds other files on {branch}: {some}. Choose another repository or --revision, or say "
+                f"{repo_id} holds other files on {branch}: {examples}. Choose another repository or --revision, or say "
                 f"--overwrite to publish.py; its history keeps them."
             )
         commit = api.upload_folder(

@@ -1,7 +1,8 @@
 """The kinds of models that are published: what is said alike of every one of them, by the class that is saved.
 
-A family brings its own: ``templates/<class>.md`` begins with the metadata (the Hub's, and ``script``, which trains it),
-says in a paragraph what the model does, shows code that uses it, and ends with its intended use and its limits.
+A family brings its own: ``templates/<class>.md`` begins with the metadata (the Hub's; ``script``, which trains it; and
+``next``, the commands that one may want after that), says in a paragraph what the model does, shows code that uses it,
+and ends with its intended use and its limits.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class Kind:
         intended: what it is for.
         limits: what it is not for, and where it fails.
         library: whose ``from_pretrained`` loads it.
+        next: scripts and their arguments, with blanks that ``training/follow_up.py`` fills; the first that can be
+            filled are told when a training ends.
     """
 
     task: str
@@ -43,6 +46,7 @@ class Kind:
     intended: str
     limits: str
     library: str = "diffusers"
+    next: tuple[str, ...] = ()
 
 
 def read_kind(path: Path) -> Kind:
@@ -65,6 +69,7 @@ def read_kind(path: Path) -> Kind:
         intended=intended,
         limits=limits,
         library=metadata["library_name"],
+        next=tuple(metadata.get("next", ())),
     )
 
 

@@ -99,7 +99,7 @@ def name_dataset(measured: str, trained_on: str | None, dataset: str | None) -> 
 
 
 def without_local_paths(tree: Any) -> Any:
-    """`tree` with the paths of this machine cut down to their last part: they are nobody else's business."""
+    """`tree` with the paths of this machine cut down to their last part: they concern nobody else."""
     if isinstance(tree, dict):
         return {key: without_local_paths(value) for key, value in tree.items()}
     if isinstance(tree, list):

@@ -82,9 +82,9 @@ def scores_table(results: Iterable[EvalResult]) -> str:
         arguments = dict(result.metric_args)
         spread = f" ± {arguments.pop('interval_95'):.4g}" if "interval_95" in arguments else ""
         name, n = result.metric_name.rpartition(" (n = ")[0], arguments.pop("n")
-        how = ", ".join(f"{key.replace('_', ' ')} {shown(value)}" for key, value in arguments.items())
+        settings = ", ".join(f"{key.replace('_', ' ')} {shown(value)}" for key, value in arguments.items())
         where = f"{result.dataset_name}, {result.dataset_split}"
-        rows.append([name, f"{result.metric_value:.4g}{spread}", f"{n:,}", where, how])
+        rows.append([name, f"{result.metric_value:.4g}{spread}", f"{n:,}", where, settings])
     return markdown(["metric", "value", "n", "dataset, split", "measured with"], rows)
 
 

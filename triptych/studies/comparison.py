@@ -1,4 +1,4 @@
-"""What comes of measured restorations: means with their confidence, differences between methods, tables and charts."""
+"""Restorers compared: means with confidence intervals, differences between methods, tables and charts."""
 
 from __future__ import annotations
 
@@ -129,8 +129,8 @@ def charts(found: dict, each: dict, class_names: list[str] | None, folder: Path)
                 points = [(sigma, row[key], row.get(f"{key}_interval") or 0.0) for sigma, row in rows.items()]
                 curves.setdefault(MEASURES[key].column, {})[titles[m]] = tuple(zip(*points, strict=True))
         made.append(save_curves(curves, "sigma of 255", folder / "levels.png"))
-    # Without the noisy images, which are so far away that all else would be one spot, and without methods that had
-    # fewer images: a Frechet distance grows as their number falls.
+    # Without the noisy images, whose distance is so large that all other points would coincide, and without methods
+    # that had fewer images: a Frechet distance grows as their number falls.
     perception = [
         {m: row for m, row in rows.items() if "frechet_distance" in row and m != "noisy" and row["n"] == most}
         for rows in found.values()

@@ -1,4 +1,4 @@
-"""Scripts run one after another by a study, each in a process of its own, talking through run folders alone."""
+"""Scripts that a study runs one after another, each in its own process; they exchange data by run folders alone."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from triptych.errors import UserError
+from triptych.evaluation.work_sharing import require_one_process
 from triptych.paths import project_path
 
 
@@ -54,12 +55,13 @@ def train_once(script: str, experiment: Path, output: Path, name: str, *flags: o
     return run_folder
 
 
-def on(device: str | None) -> list[str]:
+def device_flags(device: str | None) -> list[str]:
     """The flags that make a script compute on `device`; none for the best there is."""
     return ["--device", device] if device else []
 
 
 def _call(*arguments: object) -> None:
+    require_one_process()
     done = subprocess.run([sys.executable, *map(str, arguments)])
     if done.returncode:
         raise UserError("stopped there; run the same command again to go on.")

@@ -22,11 +22,11 @@ class NotFinite(Exception):
     def __init__(self, key: str, value: float, update: int):
         super().__init__(f"{key} became {value} at update {update}")
 
-    def explained(self, folder: Path, checkpoints: list[str]) -> UserError:
+    def explained(self, folder: Path, checkpoints: list[Path]) -> UserError:
         """What to tell the user whose run in `folder` this ends, and what may help."""
         return UserError(
             f"{self} of {folder}, and training stopped. The last good checkpoint is kept "
-            f"({checkpoints[-1] if checkpoints else 'there was none yet'}). A lower optimizer.lr, more "
+            f"({checkpoints[-1].name if checkpoints else 'there was none yet'}). A lower optimizer.lr, more "
             f"optimizer.num_warmup_updates or a smaller optimizer.max_grad_norm usually help; --mixed_precision no "
             f"tells whether precision is the cause."
         )
@@ -54,6 +54,10 @@ class ScalarLog:
         for key, value in values.items():
             scalar = torch.as_tensor(value, device=device).detach().float()
             self._recorded.setdefault(key, []).append((update, scalar))
+
+    def newest(self) -> dict[str, float]:
+        """The losses of the step recorded last, of this process alone; the device is waited for."""
+        return {key: steps[-1][1].item() for key, steps in self._recorded.items() if key.startswith("loss")}
 
     def settle(self) -> None:
         """Average over the processes what was recorded.

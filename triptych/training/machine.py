@@ -10,6 +10,7 @@ import resource
 import subprocess
 import sys
 from importlib.metadata import distribution, version
+from typing import Any
 
 import torch
 
@@ -47,6 +48,16 @@ def keep_freed_memory() -> bool:
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that decide the numbers."""
     return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
+
+
+def circumstances() -> dict[str, Any]:
+    """Under which this process was started, for the records of a run."""
+    return {
+        "num_threads": torch.get_num_threads(),
+        "versions": versions(),
+        "commit": git_commit(),
+        "arguments": sys.argv[1:],
+    }
 
 
 def git_commit() -> str | None:

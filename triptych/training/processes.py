@@ -1,4 +1,4 @@
-"""The processes that train together: how they are started, what they say, how an error of one stops all."""
+"""The processes that train together: how they are started, how an error of one stops all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import gather_object
 
@@ -43,27 +42,6 @@ def start(tracker: str | None, gradient_accumulation_steps: int, folder: Path) -
             f"run.tracker to tensorboard, or to null for log.jsonl alone."
         )
     return accelerator
-
-
-def tell(accelerator: Accelerator, name: str) -> None:
-    """Say what trains `name`, and warn where fewer processes came than were asked for."""
-    several, count = accelerator.num_processes > 1, torch.get_num_threads()
-    number = f"{accelerator.num_processes} process{'es' if several else ''}"
-    threads = f", {count} thread{'s' if count > 1 else ''}{' each' if several else ''}"
-    threads = threads if accelerator.device.type == "cpu" else ""
-    precision = accelerator.mixed_precision
-    accelerator.print(
-        f"Training {name}: {number} on {accelerator.device.type}{threads}, precision {precision}.",
-        file=sys.stderr,
-    )
-    # The launcher says where the processes meet, but starts one alone on a CPU unless told how to start more.
-    asked = {"MASTER_ADDR", "ACCELERATE_MIXED_PRECISION"} <= os.environ.keys()
-    if asked and "WORLD_SIZE" not in os.environ and accelerator.num_processes == 1:
-        accelerator.print(
-            "warning: accelerate was asked for several processes and started one. On a CPU, --multi_gpu beside "
-            "--num_processes starts them all, for all its name.",
-            file=sys.stderr,
-        )
 
 
 def on_main(is_main: bool, function: Callable[[], Any]) -> Any:

@@ -7,28 +7,28 @@ killed at any moment and resumed ends with the same weights, averages and log, b
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
 from triptych.config.base import flatten, to_dict
 from triptych.config.training import ExperimentConfig
 from triptych.data.image_set import ImageSet, describe, to_images
 from triptych.data.order import BatchOrder, make_loader
 from triptych.devices import device_name
-from triptych.errors import UserError, plain, tell_traceback
+from triptych.errors import UserError, expendable, plain
 from triptych.publishing import client, staging
 from triptych.seeds import keyed_generator, keyed_seed
-from triptych.training import checkpoints, machine, processes, run_folder
+from triptych.training import checkpoints, console, machine, processes, run_folder
+from triptych.training.curves import Curves
 from triptych.training.draws import Draws
 from triptych.training.log import NotFinite, ScalarLog
+from triptych.training.signals import StopSignal
 from triptych.training.state import Resumable
 
 
@@ -37,7 +37,7 @@ class Run(Draws, Resumable):
 
     The folder holds ``config.yaml`` (what ``--config`` reads back), ``run.json`` (kind, data, and for each
     session versions, commit, device, precision), ``log.jsonl`` (a function of the config alone), ``timing.jsonl``
-    (the clock and the memory), ``checkpoints/``, ``samples/`` and, at the end, ``pipeline/``.
+    (the clock and the memory), ``curves.png``, ``checkpoints/``, ``samples/`` and, at the end, ``pipeline/``.
 
     Args:
         config: the experiment; only what every experiment has is used here.
@@ -45,6 +45,7 @@ class Run(Draws, Resumable):
     Attributes:
         update: optimizer updates done.
         updated: whether the step being taken completes an update.
+        images: what it trains on, once it does.
         generator: the random numbers of this step, a function of (seed, step).
 
     Raises:
@@ -63,8 +64,10 @@ class Run(Draws, Resumable):
         self.update, self.step, self.updated = 0, 0, False
         self._seconds_before, self._clock, self._logged_at = 0.0, time.perf_counter(), time.perf_counter()
         self._log = ScalarLog(self.folder, lambda x: self.accelerator.reduce(x, reduction="mean"), self.is_main)
-        self._signal = 0
-        processes.tell(self.accelerator, config.name)
+        self._signal, self._curves = StopSignal(), Curves(self.folder)
+        self._networks, self._resumed = [], None
+        if self.is_main:
+            console.tell_device(config.name, self.device, self.num_processes, self.accelerator.mixed_precision)
         processes.on_main(self.is_main, self._claim_folder)
         if config.run.push_to:
             processes.on_main(
@@ -87,13 +90,14 @@ class Run(Draws, Resumable):
                 are not wrapped, because accelerate would step them once per process; here they count updates.
             objects: models and optimizers; returned as accelerate wraps them.
         """
+        self._networks = [model for model in objects if isinstance(model, torch.nn.Module)]
         prepared = self.accelerator.prepare(*objects)
         self.accelerator.register_for_checkpointing(*stateful, self)
         if self.config.resume:
             checkpoint = processes.on_main(self.is_main, self._find_checkpoint)
             if checkpoint is not None:
                 self._load(checkpoint)
-            self.accelerator.print(f"Resuming from {checkpoint or 'the beginning'}.", file=sys.stderr)
+            self._resumed = checkpoint, self.update
         return prepared
 
     def _begin_session(self, images: ImageSet) -> None:
@@ -109,79 +113,86 @@ class Run(Draws, Resumable):
             "device": self.device_name,
             "precision": self.accelerator.mixed_precision,
             "num_processes": self.num_processes,
-            "num_threads": torch.get_num_threads(),
-            "versions": machine.versions(),
-            "commit": machine.git_commit(),
-            "arguments": sys.argv[1:],
-        }
+        } | machine.circumstances()
         run_folder.begin_session(self.folder, self.config, describe(images), session)
         self._log.cut_back()
 
     # ---- steps -----------------------------------------------------------------------------------
 
-    def batches(self, images: ImageSet) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def batches(
+        self, images: ImageSet, held_out: ImageSet | None = None
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield (images in [-1, 1], labels) for every step left: (B, C, H, W), (B,).
 
-        Before the first step: enters the session and what the data is in the run's records. After the caller's body:
-        counts, logs, checkpoints, and leaves when a signal asks for it.
+        Before the first step: enters the session and what the data is in the run's records, and tells what is about to
+        happen. After the caller's body: counts, logs, checkpoints, and leaves when a signal asks for it.
+
+        Args:
+            images: to train on.
+            held_out: what the caller validates on, of which it is told how many there are.
 
         Raises:
             UserError: the run was started on other data, the loss is not finite (the last checkpoint stays), or an
                 image cannot be decoded.
         """
+        self.images = images
         processes.on_main(self.is_main, lambda: self._begin_session(images))
         config, accumulation = self.config, self.config.gradient_accumulation_steps
         if config.run.tracker:
             settings = flatten(to_dict(config)).items()
             self.accelerator.init_trackers("triptych", {key: str(value) for key, value in settings})
-        stop = config.num_updates * accumulation
         order = BatchOrder(
             len(images),
             config.batch_size,
             config.seed,
             start=self.step,
-            stop=stop,
+            stop=config.num_updates * accumulation,
             process_index=self.process_index,
             num_processes=self.num_processes,
             by_visit=images.by_visit,
         )
-        silent = not (self.is_main and config.run.progress)
-        bar = tqdm(total=config.num_updates, initial=self.update, disable=silent, unit="update", dynamic_ncols=True)
-        handlers = {number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)}
-        self._clock = self._logged_at = time.perf_counter()
-        try:
-            for batch in make_loader(images, order, config.data.num_workers):
-                self.generator = keyed_generator("noise", config.seed, self.step, device=self.device)
-                # torch.manual_seed also tells devices that aren't there, which costs most of a millisecond.
-                seed_dropout = torch.default_generator.manual_seed if self.device.type == "cpu" else torch.manual_seed
-                seed_dropout(keyed_seed("dropout", config.seed, self.step, self.process_index))
-                self.updated = (self.step + 1) % accumulation == 0
-                pixels, labels = batch["pixels"], batch["labels"]
-                x0 = to_images(pixels.to(self.device, non_blocking=True))
-                yield x0, labels.to(self.device, non_blocking=True)
-                self.step += 1
-                if self.updated:
-                    self.update += 1
-                    bar.update()
-                    self._after_update(bar)
-        except NotFinite as error:
-            kept = [c.name for c in checkpoints.listed(self.folder / "checkpoints")]
-            raise error.explained(self.folder, kept) from None
-        except UserError:  # an image of a stream that cannot be decoded: what was learned so far is kept
-            if self.num_processes == 1 and self.step > 0 and self.step == self.update * accumulation:
-                self.save_checkpoint()
-            raise
-        finally:
-            bar.close()
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+        if self.is_main:
+            console.tell_plan(config, self.folder, self._networks, images, held_out, self._images_in(1), self._resumed)
+        progress = console.Progress(config.num_updates, self.update, self.is_main and config.run.progress)
+        with self._signal, progress:
+            self._clock = self._logged_at = time.perf_counter()
+            try:
+                yield from self._steps(images, order, progress)
+            except NotFinite as error:
+                raise error.explained(self.folder, checkpoints.listed(self.folder / "checkpoints")) from None
+            except UserError:  # an image of a stream that cannot be decoded: what was learned so far is kept
+                if self.num_processes == 1 and self.step > 0 and self.step == self.update * accumulation:
+                    self.save_checkpoint()
+                raise
 
-    def _after_update(self, bar: tqdm) -> None:
+    def _steps(
+        self, images: ImageSet, order: BatchOrder, progress: console.Progress
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for batch in make_loader(images, order, self.config.data.num_workers):
+            self.generator = keyed_generator("noise", self.config.seed, self.step, device=self.device)
+            # torch.manual_seed also tells devices that aren't there, which costs most of a millisecond.
+            seed_dropout = torch.default_generator.manual_seed if self.device.type == "cpu" else torch.manual_seed
+            seed_dropout(keyed_seed("dropout", self.config.seed, self.step, self.process_index))
+            self.updated = (self.step + 1) % self.config.gradient_accumulation_steps == 0
+            pixels, labels = batch["pixels"], batch["labels"]
+            x0 = to_images(pixels.to(self.device, non_blocking=True))
+            yield x0, labels.to(self.device, non_blocking=True)
+            self.step += 1
+            if self.updated:
+                self.update += 1
+                progress.step(self.update, self._log)
+                self._after_update(progress)
+
+    def _after_update(self, progress: console.Progress) -> None:
         last, stopping = self.update == self.config.num_updates, self._signal_of_any_process()
-        if last or self.update % self.config.run.log_every == 0:
-            self._write_log(bar)
+        logged = last or self.update % self.config.run.log_every == 0
+        if logged:
+            self._write_log(progress)
         if last or stopping or self.update % self.config.run.checkpoint_every == 0:
             self.save_checkpoint()
+        if self.is_main and (logged or stopping):
+            with self.expendable("drawing curves.png"):
+                self._curves.keep_up(now=last or bool(stopping))
         if stopping and not last:
             self.accelerator.print(
                 f"\nStopped at update {self.update} and saved. Go on with --resume latest.", file=sys.stderr
@@ -208,17 +219,13 @@ class Run(Draws, Resumable):
             torch.nn.utils.clip_grads_with_norm_(weights, max_norm, norm)
         return norm
 
-    def _remember(self, number: int, _frame: Any) -> None:
-        self._signal = number
-        signal.signal(number, signal.SIG_DFL)  # a second one means now
-
     def _signal_of_any_process(self) -> int:
         """The signal any process has received, 0 for none, so that all leave together."""
         if self.num_processes == 1:
-            return self._signal
+            return self._signal.received
         if self.device.type != "cpu" and self.update % 10:  # there the question costs a synchronisation
             return 0
-        return int(self.accelerator.gather(torch.tensor([self._signal], device=self.device)).max())
+        return int(self.accelerator.gather(torch.tensor([self._signal.received], device=self.device)).max())
 
     # ---- log -------------------------------------------------------------------------------------
 
@@ -226,7 +233,7 @@ class Run(Draws, Resumable):
         """Record scalars of this step; their means over steps and processes are written every ``log_every`` updates."""
         self._log.record(self.update + 1, values, self.device)
 
-    def _write_log(self, bar: tqdm) -> None:
+    def _write_log(self, progress: console.Progress) -> None:
         means = self._log.take_means()
         now, previous = time.perf_counter(), (self.update - 1) // self.config.run.log_every * self.config.run.log_every
         speed = self._images_in(self.update - previous) / (now - self._logged_at)
@@ -238,7 +245,7 @@ class Run(Draws, Resumable):
         )
         with self.expendable(f"handing the scalars to {self.config.run.tracker}"):
             self.accelerator.log(means | timing, step=self.update)
-        bar.set_postfix({key: f"{value:.4g}" for key, value in means.items()}, refresh=False)
+        progress.row(self.update, means, speed)
 
     def _images_in(self, updates: int) -> int:
         return updates * self.config.batch_size * self.config.gradient_accumulation_steps * self.num_processes
@@ -269,17 +276,9 @@ class Run(Draws, Resumable):
             "seed": self.config.seed,
         }
 
-    @contextmanager
-    def expendable(self, what: str) -> Iterator[None]:
+    def expendable(self, what: str) -> AbstractContextManager[None]:
         """For what training can do without, pictures and the like: an exception in the body becomes a warning."""
-        try:
-            yield
-        except Exception as error:
-            print(
-                f"\nwarning: {what} failed ({type(error).__name__}: {plain(error)}); the rest goes on. "
-                f"{tell_traceback(error, self.folder)}",
-                file=sys.stderr,
-            )
+        return expendable(what, self.folder)
 
     def finish(self) -> None:
         """Close the trackers and the process group, and publish the run where ``run.push_to`` says.

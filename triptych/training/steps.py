@@ -9,6 +9,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from triptych.pipelines.store import save_pipeline
+from triptych.training import follow_up
 from triptych.training.averages import averaged_weights
 from triptych.training.run import Run
 
@@ -39,7 +40,7 @@ def take_step(
 def save_and_finish(
     run: Run, ema: Any, model: torch.nn.Module, make_pipeline: Callable[[], DiffusionPipeline], card: str
 ) -> None:
-    """Save ``pipeline/`` with the averaged weights and the model's card, and end the run.
+    """Save ``pipeline/`` with the averaged weights and the model's card, say what is there now, and end the run.
 
     Args:
         run: the run, all its updates done.
@@ -50,7 +51,7 @@ def save_and_finish(
     """
     if run.is_main:
         with averaged_weights(ema, run.accelerator.unwrap_model(model)):
-            folder = run.folder / "pipeline"
-            save_pipeline(make_pipeline(), folder, card=card)
-            print(f"Saved the pipeline to {folder}, samples in {run.folder / 'samples'}.")
+            pipeline, folder = make_pipeline(), run.folder / "pipeline"
+            save_pipeline(pipeline, folder, card=card)
+            follow_up.tell(run, folder, type(pipeline).__name__, pipeline)
     run.finish()

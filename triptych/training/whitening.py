@@ -35,8 +35,8 @@ def whitening_kernels(
             f"{num_kernels}. Choose an even number, or set whitened_stem to false."
         )
     moments = torch.zeros(size + 1, size + 1, dtype=torch.float64, device=images.device)
-    for some in images.split(100):  # patches overlap: all at once would be many times the images
-        patches = F.unfold(some, kernel_size, stride=stride).transpose(1, 2).flatten(0, 1)  # (N, size)
+    for batch in images.split(100):  # patches overlap: all at once would be many times the images
+        patches = F.unfold(batch, kernel_size, stride=stride).transpose(1, 2).flatten(0, 1)  # (N, size)
         patches = F.pad(patches, (0, 1), value=1.0)  # a column of ones, for the sums
         moments += (patches.T @ patches).double()
     count, mean = moments[-1, -1], moments[-1, :-1] / moments[-1, -1]

@@ -63,14 +63,14 @@ class DenoisingUNet(ModelMixin, ConfigMixin):
 
     @property
     def multiple(self) -> int:
-        """What height and width are padded to a multiple of."""
+        """Height and width are padded to a multiple of this."""
         return self.config.pixel_unshuffle * 2 ** (len(self.config.block_out_channels) - 1)
 
     def forward(self, noisy: torch.Tensor) -> torch.Tensor:
         """Restore: (B, C, H, W) around [-1, 1] -> (B, C, H, W), float32, not clipped."""
         height, width = noisy.shape[2:]
         bottom, right = -height % self.multiple, -width % self.multiple
-        # An edge repeated is no edge to the network; reflection would need an image larger than its padding.
+        # Repeated pixels look like no new edge; reflection would need an image larger than its padding.
         x = F.pad(noisy, (0, right, 0, bottom), mode="replicate") if bottom or right else noisy
         x = self.head(F.pixel_unshuffle(x, self.config.pixel_unshuffle))
         skips = []
@@ -101,14 +101,14 @@ class PatchDiscriminator(ModelMixin, ConfigMixin):
     """Is this a clean image or a restored one? Answered for every patch.
 
     Isola et al. 2017 (patches, condition), Miyato et al. 2018 (spectral norm). The last layer's norm is free: clean and
-    restored images are so near to each other that logits which change no faster than the image cannot tell them apart.
+    restored images differ so little that logits which change no faster than the image could not tell them apart.
 
     Args:
         in_channels: channels of an image.
         block_out_channels: widths; every level but the first halves the resolution.
-        conditional: show the noisy image beside the one to be judged. What was removed can then be judged too: of the
-            mean of all clean images that fit it is less than the noise, which a generator that smooths more mends most
-            cheaply. Without it only what clean images look like counts.
+        conditional: show the noisy image beside the one to be judged, so that what was removed is judged as well. The
+            mean of all clean images that fit leaves part of the noise in; a generator hides that most easily by
+            smoothing more. Without it only what clean images look like counts.
     """
 
     @register_to_config

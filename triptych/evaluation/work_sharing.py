@@ -1,4 +1,4 @@
-"""The processes of ``accelerate launch``, among which drawing and looking at images is shared."""
+"""Work shared by the processes of one ``accelerate launch``: each draws or judges some of the images."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from triptych.devices import on_cpu
+from triptych.errors import UserError
 
 T = TypeVar("T")
 
@@ -30,10 +31,28 @@ class Processes:
         """The `value` of every process, in their order; all must call it."""
         return gather_object([value]) if self.count > 1 else [value]
 
+    def from_main(self, value: T) -> T:
+        """The `value` of the main process, on every process; all must call it."""
+        return self.gather(value)[0]
+
     def wait(self) -> None:
         """Go on when all have come here."""
         if self.count > 1:
             PartialState().wait_for_everyone()
+
+
+def require_one_process() -> None:
+    """For a command whose work isn't shared.
+
+    Raises:
+        UserError: several processes were launched; each would do all of the work, and write the same files.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count > 1:
+        raise UserError(
+            f"{count} processes were launched, but this command does its work in one: each would do all of it, and "
+            "write the same files. Start it by python, without accelerate launch."
+        )
 
 
 def join() -> Processes:
