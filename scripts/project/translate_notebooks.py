@@ -22,7 +22,9 @@ from triptych.errors import UserError
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 HEAD = re.compile(r"^<!-- ([\w-]+) ([0-9a-f]{8}) -->\n", re.MULTILINE)
 LEFT_TO_RIGHT = re.compile(r"(```.*?^```$|^\$\$.*?\$\$[.,;:؛،]?$|^<!--.*?-->$)", re.MULTILINE | re.DOTALL)
-CODE = re.compile(r"(?<!`)(`[^`\n]+`)(?!`)")
+LATIN = re.compile(
+    r"((?<!`)`[^`\n]+`(?!`)|[A-Za-z][\w-]*\+\+)"
+)  # code, and a name whose signs would wander: DPM-Solver++
 
 
 def main(folder: Path = NOTEBOOKS) -> None:
@@ -80,7 +82,7 @@ def right_to_left(text: str) -> str:
     parts = []
     for number, part in enumerate(LEFT_TO_RIGHT.split(text)):
         if part.strip():
-            words = part.strip() if number % 2 else CODE.sub(r'<span dir="ltr">\1</span>', part.strip())
+            words = part.strip() if number % 2 else LATIN.sub(r'<span dir="ltr">\1</span>', part.strip())
             parts.append(f'<div dir="{("rtl", "ltr")[number % 2]}">\n\n{words}\n\n</div>')
     return "\n\n".join(parts)
 

@@ -79,10 +79,10 @@ def test_links_lead_somewhere(name):
 
 
 def test_from_right_to_left_but_for_formulas_and_code():
-    text = "# سلام\n\nکد `--flag x` اینجا.\n\n$$a = b$$\n\n| الف | ب |\n|---|---|\n\n```bash\nls\n```\n"
+    text = "# سلام\n\nکد `--flag x` و Solver++ اینجا.\n\n$$a = b$$\n\n| الف | ب |\n|---|---|\n\n```bash\nls\n```\n"
     parts = re.findall(r'<div dir="(\w+)">\n\n(.*?)\n\n</div>', right_to_left(text), re.DOTALL)
     assert [direction for direction, _ in parts] == ["rtl", "ltr", "rtl", "ltr"]
-    assert parts[0][1] == '# سلام\n\nکد <span dir="ltr">`--flag x`</span> اینجا.'
+    assert parts[0][1] == '# سلام\n\nکد <span dir="ltr">`--flag x`</span> و <span dir="ltr">Solver++</span> اینجا.'
     assert parts[1][1] == "$$a = b$$" and parts[3][1] == "```bash\nls\n```"
 
 
