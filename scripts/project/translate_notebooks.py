@@ -22,9 +22,8 @@ from triptych.errors import UserError
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 HEAD = re.compile(r"^<!-- ([\w-]+) ([0-9a-f]{8}) -->\n", re.MULTILINE)
 LEFT_TO_RIGHT = re.compile(r"(```.*?^```$|^\$\$.*?\$\$[.,;:؛،]?$|^<!--.*?-->$)", re.MULTILINE | re.DOTALL)
-LATIN = re.compile(
-    r"((?<!`)`[^`\n]+`(?!`)|[A-Za-z][\w-]*\+\+)"
-)  # code, and a name whose signs would wander: DPM-Solver++
+# code, and a name whose signs would wander to its other side: DPM-Solver++
+LATIN = re.compile(r"((?<!`)`[^`\n]+`(?!`)|[A-Za-z][\w-]*\+\+)")
 
 
 def main(folder: Path = NOTEBOOKS) -> None:
