@@ -32,8 +32,9 @@ benchmark: .venv/.runtime  ## the training loops against the bare steps; DATA=fo
 report: .venv/.report  ## the report in Persian and English, into runs/report; NAME="Full Name" ID=12345
 	$(BIN)/python scripts/project/build_report.py --name "$(NAME)" --id "$(ID)" --output runs/report --overwrite
 
-notebooks: .venv/.notebooks  ## execute all notebooks in place
+notebooks: .venv/.notebooks  ## execute all notebooks in place, and write their Persian editions
 	$(BIN)/python scripts/project/run_notebooks.py
+	$(BIN)/python scripts/project/translate_notebooks.py
 
 address: .venv/.runtime  ## write a fork's address everywhere; URL=https://github.com/OWNER/REPO
 	$(BIN)/python scripts/project/set_address.py "$(URL)"

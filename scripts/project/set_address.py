@@ -20,7 +20,7 @@ PLACES = (
     "*.md",
     "*.cff",
     "docs/**/*.md",
-    "notebooks/*.ipynb",
+    "notebooks/**/*.ipynb",
     "pretrained/*/README.md",
     "space/*.md",
     "metrics/*/README.md",

@@ -64,6 +64,7 @@ def test_everywhere_and_once(copy):
         "pyproject.toml",
         "docs/notebooks.md",
         "notebooks/01_vae.ipynb",
+        "notebooks/fa/01_vae.ipynb",
     } <= before.keys()
     said = set_to(f"{FORK}/", copy)
     assert named(copy) == {name: {"some-one/a.fork"} for name in before} and all(name in said for name in before)
