@@ -13,6 +13,7 @@ from triptych.evaluation.work_sharing import Processes, join, require_one_proces
 from triptych.studies import stages
 
 SHARES = """
+import os
 import sys
 sys.path.insert(0, {root!r})
 from triptych.evaluation.work_sharing import join
@@ -20,7 +21,8 @@ processes = join()
 gathered = processes.gather([processes.index])
 said = processes.from_main(None if processes.is_main else "of another process")
 processes.wait()
-print(processes.count, gathered, said)
+line = " ".join(map(str, (processes.count, gathered, said)))
+os.write(1, (line + chr(10)).encode())  # at once, so that two lines cannot mix
 """
 
 
