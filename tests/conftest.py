@@ -6,6 +6,7 @@ import atexit
 import importlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,9 @@ from stand_in_hub import StandInHub
 # at the same moment may meet a file half written. Set before diffusers is imported.
 os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="modules_")
 atexit.register(shutil.rmtree, os.environ["HF_MODULES_CACHE"], ignore_errors=True)
+
+# A shell starts what it puts in the background deaf to Ctrl-C, and what that starts inherits it; tests press Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))  # as running scripts/x.py does
