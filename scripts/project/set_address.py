@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 from triptych.errors import UserError
-from triptych.publishing.address import checked_address
+from triptych.publishing.address import checked_address, declared_in
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACES = (
@@ -37,14 +37,13 @@ def main(url: str, project: Path = ROOT) -> None:
         project: the checkout.
     """
     new = checked_address(url)
-    settings = (project / "pyproject.toml").read_text("utf-8")
-    declared = re.search(r'^Repository = "(.+)"$', settings, re.MULTILINE)
-    if declared is None:
+    old = declared_in(project / "pyproject.toml")
+    if not old:
         raise UserError(f"{project / 'pyproject.toml'} has no Repository under [project.urls].")
     changed = []
     for path in places(project):
         text = path.read_text("utf-8")
-        now = replaced(text, declared[1], new)
+        now = replaced(text, old, new)
         if now != text:
             path.write_text(now, "utf-8")
             changed.append(str(path.relative_to(project)))

@@ -20,11 +20,10 @@ from triptych.data.sources import load_images
 from triptych.errors import UserError
 from triptych.evaluation.judges import load_critic
 from triptych.figures.charts import save_bars
-from triptych.figures.tables import markdown
+from triptych.figures.tables import markdown, with_interval
 from triptych.measures import MEASURES
 from triptych.outputs import claim_study
 from triptych.studies import stages
-from triptych.studies.generation import with_interval
 
 BASE = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
 VARIANTS: dict[str, dict[str, object]] = {  # by title: what differs from the base, keys of `schedule`

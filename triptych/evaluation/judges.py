@@ -27,6 +27,7 @@ from transformers import (
 from triptych.devices import find_device
 from triptych.errors import UserError
 from triptych.paths import project_path
+from triptych.pipelines.store import classes_of
 
 RESAMPLING = {2: InterpolationMode.BILINEAR, 3: InterpolationMode.BICUBIC}  # by Pillow's numbers, which processors keep
 
@@ -171,10 +172,11 @@ def judge_of(class_names: list[str] | None, image_size: int | None) -> Path:
 def shipped_judge(class_names: list[str] | None, image_size: int | None) -> Path | None:
     """The classifier of ``pretrained/`` that was trained on images of these classes and this size, if there is one."""
     for file in sorted(project_path("pretrained").glob("judge-*/config.json")):
-        known = json.loads(file.read_text())["id2label"]
         side = json.loads(file.with_name("preprocessor_config.json").read_text())["size"]["height"]
-        same_classes = [known[key] for key in sorted(known, key=int)] == class_names
-        if same_classes and side in (image_size, 2 * (image_size or 0)):  # as they are, or doubled (config.upsample)
+        if classes_of(file.parent) == class_names and side in (
+            image_size,
+            2 * (image_size or 0),
+        ):  # as they are, or doubled (config.upsample)
             return file.parent
     return None
 

@@ -48,8 +48,7 @@ def require_one_process() -> None:
     Raises:
         UserError: several processes were launched; each would do all of the work, and write the same files.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count > 1:
+    if (count := _launched()) > 1:
         raise UserError(
             f"{count} processes were launched, but this command does its work in one: each would do all of it, and "
             "write the same files. Start it by python, without accelerate launch."
@@ -61,8 +60,13 @@ def join() -> Processes:
 
     To be called before a device is chosen: it makes this process's own accelerator the current one.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    if _launched() < 2:
         return Processes()
     state = PartialState(cpu=on_cpu())
     atexit.register(state.destroy_process_group)  # its threads must not outlive the interpreter, which would abort
     return Processes(state.process_index, state.num_processes)
+
+
+def _launched() -> int:
+    """How many processes the launcher started; it tells each of them."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,11 @@ class Stage:
     Attributes:
         shape: (C, H, W), or (D,) for vectors.
         num_parameters: of those layers.
-        kinds: their classes, in order.
         attention: whether attention is among them.
     """
 
     shape: tuple[int, ...]
     num_parameters: int = 0
-    kinds: list[str] = field(default_factory=list)
     attention: bool = False
 
 
@@ -61,7 +59,6 @@ def trace(network: torch.nn.Module, *inputs: Any, vectors: bool = True, **named:
             stages.append(Stage(tuple(answer.shape[1:])))
         stages[-1].num_parameters += counted
         stages[-1].attention |= inside
-        stages[-1].kinds.append(type(layer).__name__)
 
     leaves = [  # a layer whose weights are computed from others (spectral norm) holds those in a part of that name
         (name, module)

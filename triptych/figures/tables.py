@@ -1,8 +1,11 @@
-"""Tables in Markdown."""
+"""Tables in Markdown, and scores in their cells."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from triptych.measures import MEASURES
 
 
 def markdown(titles: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
@@ -10,6 +13,13 @@ def markdown(titles: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
     titles = list(titles)
     lines = [_line(titles), "|---" * len(titles) + "|"]
     return "\n".join([*lines, *(_line(row) for row in rows)])
+
+
+def with_interval(row: Mapping[str, Any], key: str, digits: int | None = None) -> str:
+    """A score with half its interval where it has one, "3.82 ± 0.30"; `digits` are its measure's if not given."""
+    digits = MEASURES[key].digits if digits is None else digits
+    interval = row.get(f"{key}_interval")
+    return f"{row[key]:.{digits}f}" + (f" ± {interval:.{digits}f}" if interval is not None else "")
 
 
 def _line(cells: Iterable[object]) -> str:

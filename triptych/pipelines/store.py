@@ -23,6 +23,17 @@ def weights_hash(folder: str) -> str:
     return digest.hexdigest() if files else folder
 
 
+def classes_of(model: Path) -> list[str] | None:
+    """The names of a saved model's classes, in order; None where it has none."""
+    for file in ("config.json", "model_index.json"):
+        try:
+            names = json.loads((model / file).read_text())["id2label"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        return [names[key] for key in sorted(names, key=int)]
+    return None
+
+
 def save_pipeline(pipeline: DiffusionPipeline, folder: Path, card: str) -> None:
     """Write `pipeline` and its model card to `folder`, whole or not at all."""
     save_parts([pipeline], folder, card)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from importlib import metadata
+from pathlib import Path
 
 from triptych.errors import UserError
 from triptych.paths import is_checkout, project_path
@@ -30,11 +31,15 @@ def repository_address() -> str:
 
 def _declared() -> str:
     if is_checkout():
-        text = project_path("pyproject.toml").read_text("utf-8")
-        found = re.search(r'^Repository = "(.*)"$', text, re.MULTILINE)
-        return found[1] if found else ""
+        return declared_in(project_path("pyproject.toml"))
     urls = dict(line.split(", ", 1) for line in metadata.metadata("triptych").get_all("Project-URL") or ())
     return urls.get("Repository", "")
+
+
+def declared_in(settings: Path) -> str:
+    """Repository under [project.urls] of a pyproject.toml, "" if it has none."""
+    found = re.search(r'^Repository = "(.*)"$', settings.read_text("utf-8"), re.MULTILINE)
+    return found[1] if found else ""
 
 
 def checked_address(text: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from triptych.evaluation.statistics import mean_and_interval
 from triptych.figures.charts import save_by_class, save_curves, save_tradeoff
-from triptych.figures.tables import markdown
+from triptych.figures.tables import markdown, with_interval
 from triptych.measures import MEASURES
 
 SHOWN = ("psnr", "ssim", "perceptual_distance", "frechet_distance")
@@ -66,12 +66,7 @@ def scores_table(rows: dict[str, dict[str, Any]]) -> str:
     shown = [key for key in SHOWN if any(key in row for row in rows.values())]
     lines = []
     for method, row in rows.items():
-        cells = [method, f"{row['n']:,}"]
-        for key in shown:
-            digits = MEASURES[key].digits
-            interval = row.get(f"{key}_interval")
-            spread = f" ± {interval:.{digits}f}" if interval is not None else ""
-            cells.append(f"{row[key]:.{digits}f}{spread}" if key in row else "")
+        cells = [method, f"{row['n']:,}", *(with_interval(row, key) if key in row else "" for key in shown)]
         cells.append("" if method == "noisy" else f"{1000 * row['seconds_per_image']:.1f}")
         lines.append(cells)
     return markdown(["method", "n", *(MEASURES[key].column for key in shown), "ms an image"], lines)

@@ -10,7 +10,7 @@ from typing import Any
 from triptych.evaluation.denoising import SIGMAS
 from triptych.evaluation.scores import NUMBERS
 from triptych.figures.charts import save_curves
-from triptych.figures.tables import markdown
+from triptych.figures.tables import markdown, with_interval
 from triptych.measures import MEASURES
 
 SHOWN = ("frechet_distance", "class_accuracy", "precision", "recall")  # in the charts
@@ -37,13 +37,6 @@ def sampler_table(rows: list[dict[str, Any]]) -> str:
     if "class_accuracy" in first:
         note += f" Most often the class asked for: {in_words(max(rows, key=lambda row: row['class_accuracy']))}."
     return f"{markdown(titles, lines)}\n\n{note}\n"
-
-
-def with_interval(row: dict[str, Any], key: str) -> str:
-    """A score with half its interval, where it has one, in the digits of its measure."""
-    digits = MEASURES[key].digits
-    spread = f" ± {row[f'{key}_interval']:.{digits}f}" if f"{key}_interval" in row else ""
-    return f"{row[key]:.{digits}f}{spread}"
 
 
 def _error(row: dict[str, Any], other: dict[str, Any]) -> float:

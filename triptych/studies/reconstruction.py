@@ -9,17 +9,21 @@ import numpy as np
 
 from triptych.evaluation.reconstruction import QUANTITIES
 from triptych.figures.charts import save_curves, save_small_multiples
-from triptych.figures.tables import markdown
+from triptych.figures.tables import markdown, with_interval
+
+DIGITS = 3  # of every quantity
 
 
 def reconstruction_table(rows: list[dict[str, Any]], class_names: list[str]) -> str:
     """All classes together at each t, then the classes at the t where they differ most in what is kept."""
     steps = []
     for row in rows:
-        cells = (said(row, key) for key in QUANTITIES)
+        cells = (with_interval(row, key, DIGITS) for key in QUANTITIES)
         steps.append([row["t"], f"{row['snr_db']:+.1f}", *cells])
     spread = max(rows, key=lambda row: np.std([c["kept"] for c in row["per_class"].values()]))
-    classes = [[name, *(said(spread["per_class"][name], key) for key in QUANTITIES)] for name in class_names]
+    classes = [
+        [name, *(with_interval(spread["per_class"][name], key, DIGITS) for key in QUANTITIES)] for name in class_names
+    ]
     first = rows[0]
     note = (
         f"n = {first['n']:,} images of {first['data']}, {first['split']}; {first['scheduler']}, "
@@ -29,11 +33,6 @@ def reconstruction_table(rows: list[dict[str, Any]], class_names: list[str]) -> 
     at_each_t = markdown(["t", "SNR, dB", *QUANTITIES.values()], steps)
     by_class = markdown(["class", *QUANTITIES.values()], classes)
     return f"{at_each_t}\n\nBy class at t = {spread['t']}:\n\n{by_class}\n\n{note}\n"
-
-
-def said(row: dict[str, float], key: str) -> str:
-    """A mean with half its interval; rows of before have none for single classes."""
-    return f"{row[key]:.3f} ± {row[f'{key}_interval']:.3f}" if f"{key}_interval" in row else f"{row[key]:.3f}"
 
 
 def reconstruction_charts(rows: list[dict[str, Any]], class_names: list[str], output: Path) -> list[Path]:

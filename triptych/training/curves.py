@@ -28,7 +28,7 @@ def draw_curves(folder: Path) -> Path | None:
     rows = read_rows(folder / "log.jsonl")
     others = sorted({key for row in rows for key in row if key.startswith("loss")} - PANELS.keys())
     panels = {}
-    for key, title in (PANELS | {key: key.replace("_", " ") for key in others}).items():
+    for key, title in (PANELS | {key: key for key in others}).items():
         curves = {"training": key, "held-out images": f"validation_{key}"}
         points = {name: [(row["update"], row[k]) for row in rows if k in row] for name, k in curves.items()}
         if points["training"]:

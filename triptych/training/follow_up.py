@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -16,6 +15,7 @@ from triptych.config.base import DataConfig, read_yaml, to_dict
 from triptych.config.training import ExperimentConfig
 from triptych.data.image_set import ImageSet
 from triptych.paths import is_checkout, project_path
+from triptych.pipelines.store import classes_of
 from triptych.publishing.kinds import KINDS
 from triptych.training.run import Run
 
@@ -163,15 +163,4 @@ def find_alike(config: ExperimentConfig, images: ImageSet, part: str, shipped: s
     for model in sorted(project_path("pretrained").glob(f"*{shipped}*")):
         if name in model.name.split("-") and classes_of(model) == images.class_names:
             return from_here(model)
-    return None
-
-
-def classes_of(model: Path) -> list[str] | None:
-    """The names of a saved model's classes, in order; None where it has none."""
-    for file in ("config.json", "model_index.json"):
-        try:
-            names = json.loads((model / file).read_text())["id2label"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        return [names[key] for key in sorted(names, key=int)]
     return None
