@@ -66,7 +66,7 @@ def main(
     if num_images_per_class < 1 or batch_size < 1:
         raise UserError("num_images_per_class and batch_size must be at least 1.")
     require_one_process()
-    pipe = load_pipeline(pipeline, "unet", torch_dtype=getattr(torch, dtype)).to(find_device(device))
+    pipe = load_pipeline(pipeline, "unet").to(find_device(device), getattr(torch, dtype))
     pipe.set_progress_bar_config(disable=True)
     if scheduler is not None:
         pipe.scheduler = scheduler_class(scheduler).from_config(pipe.scheduler.config)

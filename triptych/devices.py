@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import platform
 import time
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 
 from triptych.errors import UserError
 
@@ -41,6 +43,16 @@ def on_cpu_by_request() -> bool:
 def on_cpu() -> bool:
     """What accelerate must be told: it joins several CPU processes (gloo) only if it knows that it is on a CPU."""
     return on_cpu_by_request() or not torch.accelerator.is_available()
+
+
+def join_processes() -> PartialState:
+    """This process among those that the launcher started, joined with them.
+
+    To be called before a device is chosen: it makes this process's own accelerator the current one.
+    """
+    state = PartialState(cpu=on_cpu())
+    atexit.register(state.destroy_process_group)  # its threads must not outlive the interpreter, which would abort
+    return state
 
 
 def seconds_now(device: torch.device) -> float:

@@ -86,7 +86,7 @@ def main(
     place = find_device(device)
     images = load_images(data)
     critic = load_critic(judge, images.class_names, images.image_size, place)
-    pipe = load_pipeline(pipeline, "unet", torch_dtype=getattr(torch, dtype)).to(place)
+    pipe = load_pipeline(pipeline, "unet").to(place, getattr(torch, dtype))
     trained = pipe.scheduler.config
     real = extract(critic, images, cache=output / "features")
     rows = Rows(output / "rows.jsonl")

@@ -162,6 +162,42 @@ def test_a_pipeline_derived_from_ours_brings_its_own_file(tmp_path, monkeypatch)
     assert json.loads((tmp_path / "mine/model_index.json").read_text())["_class_name"] == ["pipeline_mine", "Mine"]
 
 
+# Copies a file slowly, as a busy machine may; loads a pipeline several times when told to.
+SLOWLY = """
+import shutil, sys, time
+from pathlib import Path
+from triptych.pipelines.store import load_pipeline
+
+def copy(source, target):
+    with open(target, "wb") as file:
+        time.sleep(float(sys.argv[2]))
+        file.write(Path(source).read_bytes())
+    time.sleep(float(sys.argv[2]))
+
+shutil.copyfile = copy
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(6):
+    for name in [name for name in sys.modules if name.startswith("diffusers_modules")]:
+        del sys.modules[name]  # as the first time
+    load_pipeline(sys.argv[1])
+"""
+
+
+def test_processes_that_load_at_the_same_moment_meet_no_half_a_file(saved, tmp_path):
+    env = environment(HF_MODULES_CACHE=str(tmp_path / "modules"), OMP_NUM_THREADS="1")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-c", SLOWLY, saved / "vae"]
+    both = [subprocess.Popen([*command, seconds], env=env, **pipes) for seconds in ("0.05", "0.07")]
+    for process in both:
+        assert process.stdout.readline() == "ready\n"
+    for process in both:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    told = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], "".join(told)
+
+
 def bound_names(text: str) -> dict[str, str]:
     """The names that a file binds at its top, with what an import brings under that name, or "" for its own."""
     names = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 from dataclasses import dataclass
 from typing import TypeVar
@@ -10,7 +9,7 @@ from typing import TypeVar
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-from triptych.devices import on_cpu
+from triptych.devices import join_processes
 from triptych.errors import UserError
 
 T = TypeVar("T")
@@ -56,14 +55,10 @@ def require_one_process() -> None:
 
 
 def join() -> Processes:
-    """Join the processes that were launched together; without a launcher there is this one alone.
-
-    To be called before a device is chosen: it makes this process's own accelerator the current one.
-    """
+    """Join the processes that were launched together, before a device is chosen; without a launcher this is alone."""
     if _launched() < 2:
         return Processes()
-    state = PartialState(cpu=on_cpu())
-    atexit.register(state.destroy_process_group)  # its threads must not outlive the interpreter, which would abort
+    state = join_processes()
     return Processes(state.process_index, state.num_processes)
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from diffusers import DiffusionPipeline
+from diffusers.utils import HF_MODULES_CACHE
+from huggingface_hub.utils import WeakFileLock
 
 from triptych.errors import UserError, plain
 
@@ -66,15 +68,15 @@ def save_parts(parts: Sequence[Any], folder: Path, card: str) -> None:
         shutil.rmtree(partial, ignore_errors=True)  # an incomplete one, where something failed
 
 
-def load_pipeline(folder: str, component: str | None = None, **kwargs: Any) -> DiffusionPipeline:
+def load_pipeline(folder: str, component: str | None = None) -> DiffusionPipeline:
     """``DiffusionPipeline.from_pretrained`` for one of our folders or a Hub id.
 
-    The folder's own code is run, which diffusers wants to be told (``trust_remote_code=True``).
+    In single precision, whatever was saved. The folder's own code is run, which diffusers wants to be told
+    (``trust_remote_code=True``).
 
     Args:
         folder: a local folder or a Hub id.
         component: a part the caller needs, such as "vae" or "unet".
-        kwargs: for ``from_pretrained``.
 
     Raises:
         UserError: there is no pipeline there, or it is one of another model.
@@ -87,7 +89,11 @@ def load_pipeline(folder: str, component: str | None = None, **kwargs: Any) -> D
     if not path.exists() and (folder.startswith((".", "/", "~")) or folder.count("/") != 1 or path.parent.exists()):
         raise UserError(f"{folder} does not exist. Give the folder of a saved pipeline, or a Hub id like 'user/name'.")
     try:
-        pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True, **kwargs)
+        # diffusers copies the folder's code to a cache and imports it there: another process must not see half a file
+        modules = Path(HF_MODULES_CACHE)
+        modules.mkdir(parents=True, exist_ok=True)
+        with WeakFileLock(modules / ".triptych.lock"):
+            pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
     except Exception as error:  # diffusers raises many kinds of errors for files that are torn or something else
         raise UserError(f"{folder} could not be loaded ({type(error).__name__}): {plain(error)}") from error
     if component is not None and component not in pipeline.components:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from triptych.devices import effective_precision, on_cpu
+from triptych.devices import effective_precision, join_processes, on_cpu
 from triptych.errors import UserError, plain
 
 
@@ -21,14 +21,13 @@ def start(tracker: str | None, gradient_accumulation_steps: int, folder: Path) -
     Raises:
         UserError: there is no such tracker, or it isn't installed.
     """
-    cpu = on_cpu()
-    state = PartialState(cpu=cpu)
+    state = join_processes()
     precision, note = effective_precision(os.environ.get("ACCELERATE_MIXED_PRECISION", "no"), state.device)
     if note:
         state.print(f"note: {note}", file=sys.stderr)
     try:
         accelerator = Accelerator(
-            cpu=cpu,
+            cpu=on_cpu(),
             mixed_precision=precision,
             gradient_accumulation_steps=gradient_accumulation_steps,
             log_with=tracker,
