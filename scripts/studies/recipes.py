@@ -88,7 +88,7 @@ def main(
     given |= {"num_inference_steps": num_inference_steps}
     rows, found, features = Rows(output / "rows.jsonl"), {}, {}
     for name, folder in folders.items():
-        pipe = load_pipeline(folder, "unet").to(place, getattr(torch, dtype))
+        pipe = load_pipeline(folder, "unet", dtype=dtype).to(place)
         if pipe.class_names != images.class_names or pipe.image_shape[0] != images.channels:
             raise UserError(
                 f"{folder} draws {len(pipe.class_names)} classes of {pipe.image_shape[0]} channels; {data.path} has "
