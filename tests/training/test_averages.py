@@ -171,6 +171,34 @@ def test_a_branch_ends_a_run_in_another_way(tmp_path, trunk, launch):
     assert pipeline.config.data_std == 0.5
 
 
+def test_a_branch_from_a_checkpoint_that_was_kept_elsewhere(tmp_path, trunk, launch):
+    """It goes on as from the run itself; only the log of before and the averages of before are not there."""
+    decay = {"optimizer__lr_schedule": "warmup_stable_decay", "optimizer__num_decay_updates": 4, "num_updates": 14}
+    kept = shutil.copytree(trunk / "checkpoints/update_00000008", tmp_path / "kept/at_8")
+    for name, checkpoint in (("there", trunk / "checkpoints/update_00000008"), ("kept", kept)):
+        done = launch(name=name, resume=str(checkpoint), **decay)
+        assert done.returncode == 0, done.stderr
+    weights = [
+        (tmp_path / f"runs/{run}/pipeline/unet/diffusion_pytorch_model.safetensors") for run in ("there", "kept")
+    ]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert log_of(tmp_path / "runs/kept") == [row for row in log_of(tmp_path / "runs/there") if row["update"] > 8]
+
+    script = [sys.executable, str(ROOT / "scripts/average_weights.py"), "runs/kept", "0.08", "runs/averaged"]
+    done = launched(script, tmp_path)
+    assert done.returncode == 2 and "Put that run's averages/ into" in done.stderr, done.stderr
+    shutil.copytree(trunk / "averages", kept / "averages")
+    assert launched(script, tmp_path).returncode == 0
+    script[2:5] = ["runs/there", "0.08", "runs/averaged_there"]
+    assert launched(script, tmp_path).returncode == 0
+    weights = [tmp_path / name / "unet/diffusion_pytorch_model.safetensors" for name in ("runs/averaged", script[4])]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+    done = launch(name="nothing", resume=str(tmp_path), **decay)
+    assert done.returncode != 0 and "is no checkpoint of another run" in done.stderr, done.stderr
+    assert not (tmp_path / "runs/nothing").exists()
+
+
 def test_what_a_branch_may_not_change(tmp_path, trunk, launch):
     done = launch(name="branch", num_updates=14, resume=str(trunk / "checkpoints/update_00000008"), seed=1)
     assert done.returncode != 0 and "other settings (seed: 0 -> 1)" in done.stderr, done.stderr
