@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import ROOT, flags, launch_command, launched
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
@@ -197,6 +198,20 @@ def test_a_branch_from_a_checkpoint_that_was_kept_elsewhere(tmp_path, trunk, lau
     done = launch(name="nothing", resume=str(tmp_path), **decay)
     assert done.returncode != 0 and "is no checkpoint of another run" in done.stderr, done.stderr
     assert not (tmp_path / "runs/nothing").exists()
+
+
+def test_a_branch_may_learn_more_gently(tmp_path, trunk, launch):
+    """From its first update on, at its own rate; a run that is resumed may not."""
+    at_8 = trunk / "checkpoints/update_00000008"
+    before = yaml.safe_load((trunk / "config.yaml").read_text())["optimizer"]["lr"]
+    more = {"num_updates": 14, "optimizer__lr": before / 2, "optimizer__max_grad_norm": 0.1}
+    done = launch(name="branch", resume=str(at_8), **more)
+    assert done.returncode == 0, done.stderr
+    its, trunks = ({row["update"]: row["lr"] for row in log_of(run)} for run in (tmp_path / "runs/branch", trunk))
+    assert its[6] == trunks[6] and its[12] == pytest.approx(trunks[12] / 2)
+    assert its[9] == pytest.approx(trunks[9] * 2.5 / 3), "updates 7 and 8 are the trunk's"
+    done = launch(name="branch", resume="latest", **more | {"optimizer__lr": before, "num_updates": 16})
+    assert done.returncode != 0 and "other settings (optimizer.lr: " in done.stderr, done.stderr
 
 
 def test_what_a_branch_may_not_change(tmp_path, trunk, launch):

@@ -29,9 +29,13 @@ RECORDS = ("config.yaml", "run.json")
 # What is learned must stay when a run is resumed; bookkeeping, and how a step's images are shared out, may change.
 # The name is the folder's, which may be renamed.
 FREE = {"name", "resume", "batch_size", "data.path", "data.num_workers", "data.memory_limit_mb"}
-# A branch, which goes on from another run's checkpoint, may also end in another way and draw with other settings.
+# A branch, which goes on from another run's checkpoint, may also learn more gently, end in another way and draw with
+# other settings.
 FREE_OF_A_BRANCH = {
     "num_updates",
+    "optimizer.lr",
+    "optimizer.muon_lr",
+    "optimizer.max_grad_norm",
     "optimizer.lr_schedule",
     "optimizer.num_decay_updates",
     "power_averages.snapshot_every",
