@@ -16,8 +16,6 @@ from triptych.cli import command, named_folders
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from triptych.config.base import DataConfig
 from triptych.data.sources import load_images
 from triptych.devices import find_device
@@ -106,7 +104,7 @@ def main(
         judged = extract(critic, drawn)
         features[name], found[name] = judged["features"].numpy(), processes.from_main(rows.find(**key))
         if found[name] is None:
-            pipe.to(torch.float32)
+            pipe = load_pipeline(folder, "unet").to(place)  # in single precision
             errors = {
                 f"error_{label}": denoising_errors(pipe, held_out, label == "class", batch_size, seed)
                 for label in ("class", "null")
