@@ -116,7 +116,7 @@ def main(
             space,
             *(with_interval(row, f"{group}_distance", 2) for group in ("drawn", "unseen")),
             *(with_interval(row, f"{group}_ratio", 3) for group in ("drawn", "unseen")),
-            with_interval(row, "nearer_than_most", 3),
+            f"{round(row['nearer_than_most'] * len(drawn)):,} of {len(drawn):,}",  # an interval of none says nothing
         ]
         for space, row in found.items()
     )
