@@ -82,12 +82,16 @@ class StandInHub:
     """
 
     def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.forget()
+
+    def forget(self) -> None:
+        """Be as at the beginning, at the same address."""
         self.users: dict[str, dict[str, Any]] = {}
         self.repos: dict[tuple[str, str], Repo] = {}
         self.objects: dict[str, bytes] = {}
         self.asked: list[tuple[str, str, int]] = []
         self.faults: Counter[str] = Counter()
-        self.lock = threading.RLock()
 
     def __enter__(self) -> StandInHub:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("BoundHandler", (Handler,), {"hub": self}))

@@ -84,7 +84,7 @@ def main(monkeypatch, tmp_path):
 
 def launch(folder: Path, *launcher: str, script: Path = SCRIPT, **changes: str) -> subprocess.CompletedProcess:
     command = [*launch_command(*launcher, script=script), *classifier_flags(**changes)]
-    return run_to_its_end(command, folder)
+    return run_to_its_end(command, folder, fresh=bool(launcher))
 
 
 def result(run: Path) -> dict:
@@ -151,7 +151,7 @@ def test_the_folder_works_in_transformers_pipeline_elsewhere(launched, tmp_path)
         Image.fromarray(image[0].numpy()).save(tmp_path / f"{i}.png")  # 8x8, grey, as the data is
     (tmp_path / "classifier").symlink_to(launched / "classifier")
     env = {key: value for key, value in environment().items() if key != "PYTHONPATH"}
-    done = subprocess.run([sys.executable, "-c", TRAVELLER], cwd=tmp_path, env=env, capture_output=True, text=True)
+    done = run_to_its_end([sys.executable, "-c", TRAVELLER], tmp_path, env)
     assert done.returncode == 0, done.stderr
     answers, from_paths = (json.loads(line) for line in done.stdout.splitlines()[-2:])
     judge = load_judge(launched / "classifier")

@@ -19,10 +19,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, environment, flags, launch_command
+from conftest import ROOT, environment, flags, launch_command, launched
 from PIL import Image
 from safetensors.torch import load_file
 from stand_ins import classifier_flags, gan_flags, vae_flags, write_images
+from warm_start import warmed
 
 from triptych import cli
 from triptych.figures.palette import COLOURS
@@ -34,12 +35,8 @@ LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", s
 TRIPTYCH = [sys.executable, "-m", "triptych"]
 
 
-def run(command: list[str], folder: Path, **more: str) -> subprocess.CompletedProcess:
-    return subprocess.run(command, cwd=folder, env=environment(**more), capture_output=True, text=True, timeout=300)
-
-
-def launch(script: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    done = run([*launch_command(script=ROOT / f"scripts/{script}.py"), *arguments], folder)
+def launch(script: str, folder: Path, *arguments: str, fresh: bool = False) -> subprocess.CompletedProcess:
+    done = launched([*launch_command(script=ROOT / f"scripts/{script}.py"), *arguments], folder, fresh=fresh)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -58,7 +55,8 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def shown(folder) -> subprocess.CompletedProcess:
     """A VAE of twelve updates, its progress shown, and validated."""
-    return launch("train_vae", folder, *vae_flags(name="shown", run__progress="true", validation_split="test"))
+    arguments = vae_flags(name="shown", run__progress="true", validation_split="test")
+    return launch("train_vae", folder, *arguments, fresh=True)
 
 
 # ---- the beginning -------------------------------------------------------------------------------
@@ -110,7 +108,7 @@ def test_a_resumed_run_says_from_where(folder):
 
 def test_two_processes_say_so_once(folder):
     two = launch_command("--multi_gpu", "--num_processes", "2", script=ROOT / "scripts/train_vae.py")
-    done = run([*two, *vae_flags(name="two", run__progress="true", num_updates="3")], folder)
+    done = launched([*two, *vae_flags(name="two", run__progress="true", num_updates="3")], folder)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("Training two: 2 processes, cpu, 1 thread each, precision fp32.") == 1
     assert done.stderr.count("  updates   3 of 32 images, ") == 1 and done.stderr.count("update 3/3: loss ") == 1
@@ -134,6 +132,7 @@ def test_a_terminal_shows_a_bar_with_the_loss_of_the_first_updates(tmp_path):
     termios.tcsetwinsize(other, (40, 200))
     command = [*launch_command(script=ROOT / "scripts/train_vae.py")]
     command += vae_flags(name="x", run__progress="true", run__log_every="12")
+    command = warmed(command, environment())
     process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=other, stdout=subprocess.DEVNULL)
     os.close(other)
     said = b""
@@ -264,11 +263,11 @@ def test_the_next_commands_work(folder, shown):
         "vae": None,
     }.items():
         script = str(ROOT / f"scripts/train_{family}.py")
-        training = run([sys.executable, script, *arguments], folder) if arguments else shown
+        training = launched([sys.executable, script, *arguments], folder) if arguments else shown
         assert training.returncode == 0, training.stderr
         commands = next_commands(training)
         for command in commands:
-            done = run(command, folder)
+            done = launched(command, folder)
             assert done.returncode == 0, (family, shlex.join(command), done.stderr)
         used[family] = [Path(command[1]).name for command in commands]
     assert used == {
@@ -310,7 +309,7 @@ def test_errors_end_in_their_own_words(wrong, tmp_path):
         ([*LAUNCH, str(ROOT / "scripts/train_vae.py")], 1),
         ([*TRIPTYCH, "train-vae"], 2),
     ):
-        done = run([*command, *wrong], tmp_path)
+        done = launched([*command, *wrong], tmp_path, fresh=wrong[0] == "--nme")
         assert done.returncode == status, done.stderr
         assert "Traceback" not in done.stderr and done.stderr.strip().splitlines()[-1].startswith("error: ")
 
@@ -332,6 +331,6 @@ def test_ctrl_c_ends_in_how_to_go_on(tmp_path):
 
 def test_several_processes_end_with_the_status_of_theirs(tmp_path):
     several = ["--", "--multi_gpu", "--num_processes", "2", "--mixed_precision", "no", "--main_process_port", "0"]
-    done = run([*TRIPTYCH, "train-vae", "--data.path", "./nowhere", *several], tmp_path)
+    done = launched([*TRIPTYCH, "train-vae", "--data.path", "./nowhere", *several], tmp_path)
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     assert "error: data.path './nowhere' does not exist" in done.stderr

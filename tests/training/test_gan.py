@@ -7,14 +7,13 @@ from triptych.cli import command
 import importlib
 import json
 import shutil
-import subprocess
 import sys
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, environment
+from conftest import ROOT, environment, launched
 from diffusers import DiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file
@@ -414,7 +413,7 @@ def test_pipeline_travels(tmp_path):
     pipeline.save_pretrained(tmp_path / "original")
     shutil.copytree(tmp_path / "original", tmp_path / "saved")
     env = {key: value for key, value in environment().items() if key != "PYTHONPATH"}
-    done = subprocess.run([sys.executable, "-c", TRAVELLER], cwd=tmp_path, env=env, capture_output=True, text=True)
+    done = launched([sys.executable, "-c", TRAVELLER], tmp_path, env)
     assert done.returncode == 0, done.stderr
     expected = pipeline(torch.linspace(0, 1, 3 * 20 * 20).view(3, 20, 20), output_type="pt").images[0]
     for name in ("saved", "again"):

@@ -260,7 +260,7 @@ def test_no_room_for_a_checkpoint(tmp_path, trained):
         f"runpy.run_path({str(ROOT / 'scripts/train_vae.py')!r}, run_name='__main__')"
     )
     command = [sys.executable, "-c", program, *vae_flags(name="run", resume="latest")]
-    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120)
+    done = launched(command, tmp_path)
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     assert "The checkpoint of update 12 cannot be written to runs/run/checkpoints" in done.stderr
     assert "MB free there" in done.stderr and "Kept: update_00000008." in done.stderr
@@ -473,6 +473,6 @@ def test_a_file_system_without_locks_is_told(run, train, monkeypatch, capsys):
 def test_one_process_where_two_were_asked_for_is_told(tmp_path):
     command = [sys.executable, "-m", "accelerate.commands.launch", "-q", "--cpu", "--num_processes", "2"]
     script = [str(ROOT / "scripts/train_vae.py"), *vae_flags(name="x", num_updates=1)]
-    done = subprocess.run([*command, *script], cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    done = launched([*command, *script], tmp_path)
     assert done.returncode == 0 and "Training x: cpu, " in done.stderr, done.stderr
     assert "warning: accelerate was asked for several processes and started one" in done.stderr

@@ -7,7 +7,6 @@ from triptych.cli import command
 import importlib
 import json
 import shutil
-import subprocess
 import sys
 
 import numpy as np
@@ -244,7 +243,7 @@ def test_pipeline_travels(tmp_path):
     pipeline.save_pretrained(tmp_path / "original")
     shutil.copytree(tmp_path / "original", tmp_path / "saved")
     env = {key: value for key, value in environment().items() if key != "PYTHONPATH"}
-    done = subprocess.run([sys.executable, "-c", TRAVELLER], cwd=tmp_path, env=env, capture_output=True, text=True)
+    done = launched([sys.executable, "-c", TRAVELLER], tmp_path, env)
     assert done.returncode == 0, done.stderr
     expected = pipeline(latents=torch.linspace(-1, 1, 6).view(2, 3), output_type="pt").images
     for name in ("saved", "again"):
