@@ -11,7 +11,7 @@ ID ?= 00000
 
 demo: .venv/.runtime  ## train on real handwritten digits, save, load in a new process, draw what was asked for
 	$(LAUNCH) scripts/train_diffusion.py --config configs/demo/diffusion_digits.yaml --resume latest
-	$(BIN)/python scripts/generate.py $(DEMO)/pipeline --output $(DEMO)/generated --num_images_per_class 12 --overwrite
+	$(BIN)/python scripts/generate.py $(DEMO)/pipeline --output $(DEMO)/generated --num_images_per_class 12 --real digits --overwrite
 	@echo
 	@echo "samples while training  $(DEMO)/samples"
 	@echo "the trained pipeline    $(DEMO)/pipeline"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from triptych.cli import command
 
+import json
 from pathlib import Path
 
 from triptych.errors import UserError
@@ -16,7 +17,7 @@ from triptych.outputs import claim_folder
 from triptych.pipelines.store import load_pipeline, save_pipeline
 from triptych.publishing.cards import model_card
 from triptych.training.averages import average_of
-from triptych.training.run_folder import branched_from
+from triptych.training.run_folder import branched_from, trunk_of
 
 
 def main(
@@ -57,8 +58,14 @@ def snapshots(run: Path) -> list[Path]:
     found = sorted((run / "averages").glob("update_*.safetensors"))
     checkpoint = branched_from(run)
     if checkpoint is not None:
-        trunk, name = Path(checkpoint).parent.parent, Path(checkpoint).name
-        found = [path for path in snapshots(trunk) if path.stem <= name] + found
+        trunk = trunk_of(run, checkpoint)
+        if trunk is None or not (trunk / "averages").exists():
+            raise UserError(
+                f"{run} goes on from {checkpoint}, and the averages that were kept before it are gone with the run "
+                f"that the checkpoint was copied from. Put that run's averages/ into {trunk or checkpoint}."
+            )
+        beginning = json.loads((run / "run.json").read_text())["sessions"][0]["from_update"]
+        found = [path for path in snapshots(trunk) if path.stem <= f"update_{beginning:08d}"] + found
     if not found:
         raise UserError(
             f"{run} holds no averages. Train with --power_averages.widths 0.05,0.1 and a snapshot_every beside it."

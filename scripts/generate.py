@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
+from diffusers import DiffusionPipeline
 from tqdm.auto import tqdm
 
+from triptych.config.base import DataConfig
+from triptych.data.sources import load_images
 from triptych.devices import find_device
 from triptych.errors import UserError
+from triptych.evaluation.reconstruction import first_of_each_class
 from triptych.evaluation.work_sharing import require_one_process
 from triptych.figures.images import save_image_grid
 from triptych.outputs import claim_folder
@@ -43,6 +46,7 @@ def main(
     scheduler: str | None = None,
     device: str | None = None,
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    real: str | None = None,
     overwrite: bool = False,
 ) -> None:
     """Generate images.
@@ -60,17 +64,20 @@ def main(
         scheduler: any diffusers scheduler by name; the pipeline's own if not given.
         device: cpu, cuda, mps; the best there is if not given.
         dtype: precision of the network.
+        real: training images to compare with, named as data.path names them ("digits"): the first two of each class
+            stand at the left of the grid.
         overwrite: write into an output folder that already holds something.
     """
     claim_folder(output, overwrite)
     if num_images_per_class < 1 or batch_size < 1:
         raise UserError("num_images_per_class and batch_size must be at least 1.")
     require_one_process()
-    pipe = load_pipeline(pipeline, "unet").to(find_device(device), getattr(torch, dtype))
+    pipe = load_pipeline(pipeline, "unet", dtype=dtype).to(find_device(device))
     pipe.set_progress_bar_config(disable=True)
     if scheduler is not None:
         pipe.scheduler = scheduler_class(scheduler).from_config(pipe.scheduler.config)
     ids = chosen_classes(pipe, classes)
+    beside = None if real is None else real_images(real, pipe, ids)
 
     sampling = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
     sampling |= {"guidance_interval": guidance_interval}
@@ -97,7 +104,11 @@ def main(
     shown = [c for c in range(len(ids)) if (c + 1) * num_images_per_class <= len(drawn)]
     if shown:
         grid = np.stack([drawn[c * num_images_per_class : c * num_images_per_class + columns] for c in shown])
-        save_image_grid(grid, output / "grid.png", row_labels=[pipe.class_names[ids[c]] for c in shown])
+        titles = None
+        if beside is not None:
+            grid = np.concatenate([beside[shown], np.ones_like(grid[:, :1]), grid], axis=1)  # apart by a white column
+            titles = ["real", *[""] * beside.shape[1], "drawn", *[""] * (columns - 1)]
+        save_image_grid(grid, output / "grid.png", [pipe.class_names[ids[c]] for c in shown], column_labels=titles)
     settings = {
         "pipeline": pipeline,
         "classes": [pipe.class_names[i] for i in ids],
@@ -111,6 +122,21 @@ def main(
     }
     (output / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
     print(f"{len(order)} images in {seconds:.1f} s: {output}" + (f", grid: {output / 'grid.png'}" if shown else ""))
+
+
+def real_images(path: str, pipe: DiffusionPipeline, ids: list[int], count: int = 2) -> np.ndarray:
+    """The first `count` real images of each of the classes `ids`, (classes, count, H, W, C) in [0, 1].
+
+    Raises:
+        UserError: the images cannot be read, or a class of the pipeline's isn't among theirs.
+    """
+    channels, side, _ = pipe.image_shape
+    images = load_images(DataConfig(path, channels=channels, image_size=side), need_labels=True, split_setting="real")
+    if missing := [pipe.class_names[i] for i in ids if pipe.class_names[i] not in images.class_names]:
+        raise UserError(f"real {path!r} has no class {missing[0]!r}. There are: {', '.join(images.class_names)}.")
+    pixels = images.__getitems__(first_of_each_class(images, count))["pixels"].permute(0, 2, 3, 1).numpy() / 255
+    pixels = pixels.reshape(len(images.class_names), count, *pixels.shape[1:])
+    return pixels[[images.class_names.index(pipe.class_names[i]) for i in ids]].astype(np.float32)
 
 
 def file_stem(class_id: int, name: str) -> str:

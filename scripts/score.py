@@ -85,7 +85,7 @@ def main(
     train = load_images(replace(data, split=train_split), split_setting="train_split")
     settings = {"source": source, "seed": seed}
     if (Path(source) / "model_index.json").exists() or not Path(source).exists():
-        pipe = load_pipeline(source).to(place, getattr(torch, dtype))
+        pipe = load_pipeline(source, dtype=dtype).to(place)
         require_drawing(pipe, source)
         if scheduler is not None:
             pipe.scheduler = scheduler_class(scheduler).from_config(pipe.scheduler.config)

@@ -50,6 +50,7 @@ def main(
     num_tuning: int = 200,
     tuning_split: str = "train",
     diffusion_steps: list[int] | None = None,
+    posterior_draws: list[int] | None = None,
     device: str | None = None,
     num_workers: int = 1,
     seed: int = 0,
@@ -73,8 +74,10 @@ def main(
         num_bm3d: how many of them BM3D gets at most: it takes a second for a small image.
         num_tuning: images on which the classical methods are tuned, for each level.
         tuning_split: the split these come from, which must not be the measured one.
-        diffusion_steps: of diffusion models, each measured: 1 gives the mean of the clean images that fit, more a
-            sample of them; 1 and 25 if not given.
+        diffusion_steps: of diffusion models, each measured: 1 gives the mean of the clean images that fit, more an
+            image where the scheduler it was saved with leads; 1 and 25 if not given.
+        posterior_draws: of diffusion models, each measured: the mean of so many draws from the posterior, by DDPM in
+            the largest number of diffusion_steps; none if not given.
         device: cpu, cuda, mps; the best there is if not given.
         num_workers: processes for the classical methods.
         seed: of the noise; an image's noise depends on (seed, its index) alone.
@@ -89,12 +92,12 @@ def main(
         raise UserError("judge: its features are of images of one size; leave any_size and paired unset.")
     if min(1 if num_images is None else num_images, num_bm3d, num_tuning) < 1:
         raise UserError("num_images, num_bm3d and num_tuning must be at least 1.")
-    if min(diffusion_steps or [1]) < 1:
-        raise UserError(f"diffusion_steps {diffusion_steps} must be 1 or more.")
+    if min([*(diffusion_steps or []), *(posterior_draws or []), 1]) < 1:
+        raise UserError(f"diffusion_steps {diffusion_steps} and posterior_draws {posterior_draws} must be 1 or more.")
     # Loaded before anything is measured: a wrong folder is said at once.
     require_one_process()
     place = find_device(device)
-    restorers = load_restorers(models, diffusion_steps or [1, 25], seed, place)
+    restorers = load_restorers(models, diffusion_steps or [1, 25], posterior_draws or [], seed, place)
     critic = load_judge(judge, place) if judge else None
     images = load_any_images(data, any_size, paired)
     tuning_images = cache(

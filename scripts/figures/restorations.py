@@ -40,6 +40,7 @@ def main(
     num_tuning: int = 50,
     tuning_split: str = "train",
     diffusion_steps: list[int] | None = None,
+    posterior_draws: list[int] | None = None,
     device: str | None = None,
     num_workers: int = 1,
     seed: int = 0,
@@ -59,6 +60,8 @@ def main(
         num_tuning: images of `tuning_split` on which the classical methods are tuned.
         tuning_split: where these come from.
         diffusion_steps: of diffusion models, a column each; 1 and 25 if not given.
+        posterior_draws: of diffusion models, a column each: the mean of so many draws from the posterior; none if not
+            given.
         device: cpu, cuda, mps; the best there is if not given.
         num_workers: processes for the classical methods.
         seed: of the noise, which is that of scripts/score_denoiser.py at the same seed.
@@ -82,7 +85,7 @@ def main(
         for name in names:
             restore = classical_restorer(name, tuned_strength(name, tuning, num_tuning, pool), pool)
             columns[name] = restore(noisy, test.sigma)
-    restorers = load_restorers(models, diffusion_steps or [1, 25], seed, device)
+    restorers = load_restorers(models, diffusion_steps or [1, 25], posterior_draws or [], seed, device)
     columns |= {name: restore(noisy, test.sigma) for name, (restore, _) in restorers.items()}
     originals = torch.stack(clean)
     captions = []

@@ -16,8 +16,6 @@ from triptych.cli import command, named_folders
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from triptych.config.base import DataConfig
 from triptych.data.sources import load_images
 from triptych.devices import find_device
@@ -88,7 +86,7 @@ def main(
     given |= {"num_inference_steps": num_inference_steps}
     rows, found, features = Rows(output / "rows.jsonl"), {}, {}
     for name, folder in folders.items():
-        pipe = load_pipeline(folder, "unet").to(place, getattr(torch, dtype))
+        pipe = load_pipeline(folder, "unet", dtype=dtype).to(place)
         if pipe.class_names != images.class_names or pipe.image_shape[0] != images.channels:
             raise UserError(
                 f"{folder} draws {len(pipe.class_names)} classes of {pipe.image_shape[0]} channels; {data.path} has "
@@ -106,7 +104,7 @@ def main(
         judged = extract(critic, drawn)
         features[name], found[name] = judged["features"].numpy(), processes.from_main(rows.find(**key))
         if found[name] is None:
-            pipe.to(torch.float32)
+            pipe = load_pipeline(folder, "unet").to(place)  # in single precision
             errors = {
                 f"error_{label}": denoising_errors(pipe, held_out, label == "class", batch_size, seed)
                 for label in ("class", "null")

@@ -72,7 +72,7 @@ def main(
     place = find_device(device)
     images = load_images(data, need_labels=True)
     critic = load_judge(judge or judge_of(images.class_names, images.image_size), place)
-    pipe = load_pipeline(pipeline, "unet").to(place, getattr(torch, dtype))
+    pipe = load_pipeline(pipeline, "unet", dtype=dtype).to(place)
     pipe.scheduler = scheduler_class(scheduler).from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
     last = pipe.scheduler.config.num_train_timesteps - 1

@@ -21,8 +21,6 @@ import itertools
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from triptych.config.base import DataConfig
 from triptych.data.sources import load_images
 from triptych.devices import find_device
@@ -86,7 +84,7 @@ def main(
     place = find_device(device)
     images = load_images(data)
     critic = load_critic(judge, images.class_names, images.image_size, place)
-    pipe = load_pipeline(pipeline, "unet").to(place, getattr(torch, dtype))
+    pipe = load_pipeline(pipeline, "unet", dtype=dtype).to(place)
     trained = pipe.scheduler.config
     real = extract(critic, images, cache=output / "features")
     rows = Rows(output / "rows.jsonl")

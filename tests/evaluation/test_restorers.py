@@ -14,6 +14,7 @@ from diffusers import DDPMScheduler, UNet2DModel
 from PIL import Image
 from skimage.data import camera
 from skimage.metrics import peak_signal_noise_ratio
+from stand_ins import make_diffusion
 
 from models.gan import DenoisingUNet
 from models.pipeline_class_conditional import ClassConditionalPipeline
@@ -21,7 +22,7 @@ from models.pipeline_denoiser import DenoiserPipeline
 from triptych.config.base import DataConfig, NoiseConfig
 from triptych.data.sources import load_images
 from triptych.errors import UserError
-from triptych.evaluation import classical
+from triptych.evaluation import classical, restorers
 from triptych.evaluation.statistics import mean_and_interval
 from triptych.figures.tables import markdown
 from triptych.jsonl import Rows, read_rows
@@ -191,11 +192,47 @@ def test_a_diffusion_model_restores_what_sigma_says(score, tmp_path):
     unet = UNet2DModel(8, 1, 1, **levels, norm_num_groups=4, num_class_embeds=11, layers_per_block=1)
     ClassConditionalPipeline(unet, DDPMScheduler(), {k: str(k) for k in range(10)}).save_pretrained(tmp_path / "d")
     models = {"models": f"diffusion={tmp_path / 'd'}", "methods": "", "num_images": 5, "diffusion_steps": [1, 2]}
+    models["posterior_draws"] = [1, 2]
     rows = score(**models, sigmas=[50.0])
-    assert [row["method"] for row in rows] == ["noisy", "diffusion, 1 step", "diffusion, 2 steps"]
-    assert rows[1]["psnr"] != rows[2]["psnr"]
+    assert [row["method"] for row in rows] == [
+        "noisy",
+        "diffusion, 1 step",
+        "diffusion, 2 steps",
+        "diffusion, 1 draw",
+        "diffusion, mean of 2 draws",
+    ]
+    noisy, one, two, draw, mean = (row["psnr"] for row in rows)
+    assert len({noisy, one, two, mean}) == 4 and two == draw, "the saved scheduler is DDPM here"
     with pytest.raises(UserError, match="one known sigma"):
         score(**models, noise=NoiseConfig(kinds=("speckle",)))
+
+
+def test_the_mean_of_draws_misses_by_what_the_posterior_is_wide(monkeypatch):
+    """For data that are N(m, s^2) the best network is known: the squared error of K draws' mean is (1 + 1 / K) times
+    that of the posterior's mean. A draw depends on its image alone, not on those beside it."""
+    pipeline = make_diffusion(channels=1, unshuffle=1, prediction_type="sample")
+    pipeline.scheduler = DDPMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
+    mean, spread, noise = 0.0, 0.2, 0.25  # in [-1, 1]
+
+    def best(x_in, t, *_):
+        a = pipeline.scheduler.alphas_cumprod[int(t)]
+        return mean + a.sqrt() * spread**2 / (a * spread**2 + 1 - a) * (x_in - a.sqrt() * mean)  # E[x_0 | x_t]
+
+    monkeypatch.setattr(pipeline, "_denoise", best)
+    generator = torch.Generator().manual_seed(0)
+    clean = mean + spread * torch.randn(400, 1, 4, 4, generator=generator)
+    noisy = list((clean + noise * torch.randn(clean.shape, generator=generator)) / 2 + 0.5)
+    errors = {}
+    for draws, steps in ((None, 1), (1, 40), (3, 40)):
+        restore = restorers.diffusion_restorer(pipeline, steps, 0, draws)
+        restored = restore(noisy, noise / 2)
+        errors[draws] = (torch.stack(restored) * 2 - 1 - clean).square().mean().item()
+        if draws:
+            alone = restore(noisy[350:351], noise / 2)[0]
+            torch.testing.assert_close(alone, restored[350], atol=1e-5, rtol=0)
+    assert errors[None] == pytest.approx(spread**2 * noise**2 / (spread**2 + noise**2), rel=0.05)
+    assert errors[1] / errors[None] == pytest.approx(2, rel=0.08)
+    assert errors[3] / errors[None] == pytest.approx(4 / 3, rel=0.08)
 
 
 def test_bad_input_is_named_before_work_begins(score, tmp_path):
@@ -211,6 +248,7 @@ def test_bad_input_is_named_before_work_begins(score, tmp_path):
         ({"judge": "x", "any_size": True}, "one size"),
         ({"methods": "blur"}, "no method"),
         ({"diffusion_steps": [0]}, "1 or more"),
+        ({"posterior_draws": [3, 0]}, "1 or more"),
         *(
             ({name: value}, "must be at least 1")
             for name in ("num_images", "num_bm3d", "num_tuning")

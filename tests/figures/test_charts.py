@@ -65,7 +65,9 @@ def test_a_method_looks_the_same_in_whatever_company():
     assert look_of(["DPMSolverMultistepScheduler"])["DPMSolverMultistepScheduler"]["label"] == "DPM-Solver++"
     one, many = look_of(["diffusion, 1 step", "diffusion, 25 steps"]).values()
     assert one["color"] == many["color"] == look_of(["diffusion"])["diffusion"]["color"]
-    assert one["linestyle"] != many["linestyle"]
+    assert one["linestyle"] != many["linestyle"] and one["marker"] != many["marker"]
+    weights = look_of(["GAN 0.003", "GAN 0.01", "GAN 0.03"]).values()
+    assert len({look["marker"] for look in weights}) == 3, "dots of one colour can be told apart"
     strangers = look_of([f"run {k}" for k in range(12)]).values()
     assert len({(look["color"], look["marker"], look["linestyle"]) for look in strangers}) == 12
     assert look_of(["GANs of old"])["GANs of old"]["label"] == "GANs of old"  # a word that only begins like a method

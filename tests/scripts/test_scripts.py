@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_digits
 from stand_ins import make_diffusion
 
 from triptych.config.base import DataConfig
@@ -53,6 +54,27 @@ def test_generate(saved, script, tmp_path):
         main(saved, tmp_path / "a")
     main(saved, tmp_path / "a", classes=["frog"], num_images_per_class=1, scheduler="DDIM", overwrite=True)
     assert (tmp_path / "a/02_frog_00000.png").exists()
+
+
+def test_real_images_stand_at_the_left_of_what_is_drawn(script, tmp_path):
+    digits = make_diffusion(channels=1)
+    digits.register_to_config(id2label={"0": "2", "1": "7", "2": "0"})
+    digits.save_pretrained(tmp_path / "digits")
+    generate = script("generate")
+    pipe = load_pipeline(str(tmp_path / "digits"))
+    found = generate.real_images("digits", pipe, [1, 2])
+    real = load_digits()
+    for row, digit in zip(found, (7, 0), strict=True):
+        ours = real.images[real.target == digit][:, None, ..., None] / 16  # against both, (N, 1, H, W, 1)
+        same = np.abs(row - ours).max(axis=(2, 3, 4)) < 0.5 / 255 + 1e-6
+        assert row.shape == (2, 8, 8, 1) and same.any(axis=0).all() and not np.array_equal(*row)
+    generate.main(str(tmp_path / "digits"), tmp_path / "out", num_images_per_class=3, real="digits")
+    generate.main(str(tmp_path / "digits"), tmp_path / "alone", num_images_per_class=3)
+    wide, narrow = (Image.open(tmp_path / name / "grid.png").width for name in ("out", "alone"))
+    assert wide > narrow + 2.5 * narrow / 4
+    with pytest.raises(UserError, match="real 'digits' has no class 'cat'"):
+        pipe.register_to_config(id2label={"0": "cat", "1": "7", "2": "0"})
+        generate.real_images("digits", pipe, [1, 0])
 
 
 def test_classes_from_the_command_line(saved):

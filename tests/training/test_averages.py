@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import ROOT, flags, launch_command, launched
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
@@ -169,6 +170,48 @@ def test_a_branch_ends_a_run_in_another_way(tmp_path, trunk, launch):
     for name, value in average_of(snapshots, 0.08).items():
         assert torch.equal(pipeline.unet.state_dict()[name], value), name
     assert pipeline.config.data_std == 0.5
+
+
+def test_a_branch_from_a_checkpoint_that_was_kept_elsewhere(tmp_path, trunk, launch):
+    """It goes on as from the run itself; only the log of before and the averages of before are not there."""
+    decay = {"optimizer__lr_schedule": "warmup_stable_decay", "optimizer__num_decay_updates": 4, "num_updates": 14}
+    kept = shutil.copytree(trunk / "checkpoints/update_00000008", tmp_path / "kept/at_8")
+    for name, checkpoint in (("there", trunk / "checkpoints/update_00000008"), ("kept", kept)):
+        done = launch(name=name, resume=str(checkpoint), **decay)
+        assert done.returncode == 0, done.stderr
+    weights = [
+        (tmp_path / f"runs/{run}/pipeline/unet/diffusion_pytorch_model.safetensors") for run in ("there", "kept")
+    ]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert log_of(tmp_path / "runs/kept") == [row for row in log_of(tmp_path / "runs/there") if row["update"] > 8]
+
+    script = [sys.executable, str(ROOT / "scripts/average_weights.py"), "runs/kept", "0.08", "runs/averaged"]
+    done = launched(script, tmp_path)
+    assert done.returncode == 2 and "Put that run's averages/ into" in done.stderr, done.stderr
+    shutil.copytree(trunk / "averages", kept / "averages")
+    assert launched(script, tmp_path).returncode == 0
+    script[2:5] = ["runs/there", "0.08", "runs/averaged_there"]
+    assert launched(script, tmp_path).returncode == 0
+    weights = [tmp_path / name / "unet/diffusion_pytorch_model.safetensors" for name in ("runs/averaged", script[4])]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+    done = launch(name="nothing", resume=str(tmp_path), **decay)
+    assert done.returncode != 0 and "is no checkpoint of another run" in done.stderr, done.stderr
+    assert not (tmp_path / "runs/nothing").exists()
+
+
+def test_a_branch_may_learn_more_gently(tmp_path, trunk, launch):
+    """From its first update on, at its own rate; a run that is resumed may not."""
+    at_8 = trunk / "checkpoints/update_00000008"
+    before = yaml.safe_load((trunk / "config.yaml").read_text())["optimizer"]["lr"]
+    more = {"num_updates": 14, "optimizer__lr": before / 2, "optimizer__max_grad_norm": 0.1}
+    done = launch(name="branch", resume=str(at_8), **more)
+    assert done.returncode == 0, done.stderr
+    its, trunks = ({row["update"]: row["lr"] for row in log_of(run)} for run in (tmp_path / "runs/branch", trunk))
+    assert its[6] == trunks[6] and its[12] == pytest.approx(trunks[12] / 2)
+    assert its[9] == pytest.approx(trunks[9] * 2.5 / 3), "updates 7 and 8 are the trunk's"
+    done = launch(name="branch", resume="latest", **more | {"optimizer__lr": before, "num_updates": 16})
+    assert done.returncode != 0 and "other settings (optimizer.lr: " in done.stderr, done.stderr
 
 
 def test_what_a_branch_may_not_change(tmp_path, trunk, launch):

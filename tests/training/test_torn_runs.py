@@ -105,6 +105,25 @@ def test_a_picture_or_a_score_that_fails_costs_no_training(train, script, monkey
         assert (folder / saved / path.relative_to(whole / saved)).read_bytes() == path.read_bytes()
 
 
+def test_a_training_that_collapses_stops_and_keeps_the_checkpoint_of_before(train, monkeypatch):
+    """As one of ours did in the night: it went on for hours, and good checkpoints gave way to bad ones."""
+    take_means, bad = ScalarLog.take_means, range(33, 45)
+
+    def means(log: ScalarLog) -> dict[str, float]:
+        means.row += 1
+        return take_means(log) | {"loss": 300.0 if means.row in {1, *bad} else 90.0}
+
+    means.row = 0
+    monkeypatch.setattr(ScalarLog, "take_means", means)
+    settings = {"run__log_every": 1, "run__checkpoint_every": 10, "run__keep_checkpoints": 1, "num_updates": 50}
+    with pytest.raises(UserError, match=r"loss rose from 90 to 300 at update 33.*still there at 36") as told:
+        train("collapses", **settings)
+    assert "checkpoints/update_00000030). A lower optimizer.lr" in str(told.value)
+    assert [path.name for path in Path("runs/collapses/checkpoints").iterdir()] == ["update_00000030"]
+    means.row = 0
+    train("goes_on", **settings, run__stop_if_collapsed="false")
+
+
 def test_publishing_that_fails_names_how_to_do_it_later(train, monkeypatch):
     monkeypatch.setattr("triptych.publishing.client.refuse_unless_free", lambda *_: None)
 

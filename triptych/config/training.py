@@ -112,6 +112,10 @@ class RunConfig:
     log_every: int = 50
     """Updates between two rows of log.jsonl."""
 
+    stop_if_collapsed: bool = True
+    """Stop when the loss has risen back to where it began and stays there for four rows of the log, and name the last
+    checkpoint of before."""
+
     sample_every: int = 1000
     """Updates between sample grids; 0 = only at the end."""
 

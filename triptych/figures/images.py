@@ -118,10 +118,14 @@ def image_table(
 
 
 def save_image_grid(
-    images: np.ndarray, path: Path, row_labels: Sequence[str] | None = None, title: str | None = None
+    images: np.ndarray,
+    path: Path,
+    row_labels: Sequence[str] | None = None,
+    title: str | None = None,
+    column_labels: Sequence[str] | None = None,
 ) -> Path:
     """Write (rows, columns, H, W, C) images in [0, 1] as one labelled PNG."""
-    return save(image_table(images, row_labels=row_labels, title=title), path)
+    return save(image_table(images, row_labels=row_labels, column_labels=column_labels, title=title), path)
 
 
 def save_forward_process(

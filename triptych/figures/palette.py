@@ -16,14 +16,15 @@ _PALETTE = json.loads(Path(__file__).with_name("palette.json").read_text())
 COLOURS: list[str] = _PALETTE["colours"]
 _MARKERS = {"circle": "o", "square": "s", "triangle": "^", "hollow": "o"}
 _LINES = ("-", "--", ":", "-.")
+_FURTHER = ("D", "v", "P")  # marks of the second, third and fourth that share a colour: dots have no line
 
 
 def look_of(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """How each of `names` is drawn: matplotlib's color, marker, markerfacecolor, linestyle, and its label in words.
 
     A name of the palette, or one that only adds to it ("diffusion, 25 steps", "GAN 0.01 seed 1"), always looks the
-    same; where several add to the same one they share its colour and differ in the line. Other names take the colours
-    that are left, in their order.
+    same; where several add to the same one they share its colour and differ in line and mark. Other names take the
+    colours that are left, in their order.
     """
     names = list(names)
     bases = {name: _base(name) for name in names}
@@ -43,7 +44,7 @@ def look_of(names: Iterable[str]) -> dict[str, dict[str, Any]]:
             unknown += 1
         found[name] = {
             "color": COLOURS[colour],
-            "marker": _MARKERS[mark],
+            "marker": _FURTHER[(turn - 1) % len(_FURTHER)] if turn else _MARKERS[mark],
             "markerfacecolor": "white" if mark == "hollow" else COLOURS[colour],
             "linestyle": _LINES[turn % len(_LINES)],
             "label": in_words(name),

@@ -9,11 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from diffusers import DiffusionPipeline
+import torch
+from diffusers import DiffusionPipeline, __version__
 from diffusers.utils import HF_MODULES_CACHE
 from huggingface_hub.utils import WeakFileLock
 
 from triptych.errors import UserError, plain
+
+# what from_pretrained calls the precision: the old name makes the new ones warn
+DTYPE = "dtype" if tuple(map(int, __version__.split(".")[:2])) >= (0, 40) else "torch_dtype"
 
 
 def weights_hash(folder: str) -> str:
@@ -68,15 +72,15 @@ def save_parts(parts: Sequence[Any], folder: Path, card: str) -> None:
         shutil.rmtree(partial, ignore_errors=True)  # an incomplete one, where something failed
 
 
-def load_pipeline(folder: str, component: str | None = None) -> DiffusionPipeline:
+def load_pipeline(folder: str, component: str | None = None, dtype: str = "float32") -> DiffusionPipeline:
     """``DiffusionPipeline.from_pretrained`` for one of our folders or a Hub id.
 
-    In single precision, whatever was saved. The folder's own code is run, which diffusers wants to be told
-    (``trust_remote_code=True``).
+    The folder's own code is run, which diffusers wants to be told (``trust_remote_code=True``).
 
     Args:
         folder: a local folder or a Hub id.
         component: a part the caller needs, such as "vae" or "unet".
+        dtype: the precision of its networks, whatever was saved: float32, bfloat16 or float16.
 
     Raises:
         UserError: there is no pipeline there, or it is one of another model.
@@ -93,7 +97,9 @@ def load_pipeline(folder: str, component: str | None = None) -> DiffusionPipelin
         modules = Path(HF_MODULES_CACHE)
         modules.mkdir(parents=True, exist_ok=True)
         with WeakFileLock(modules / ".triptych.lock"):
-            pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
+            pipeline = DiffusionPipeline.from_pretrained(
+                folder, trust_remote_code=True, **{DTYPE: getattr(torch, dtype)}
+            )
     except Exception as error:  # diffusers raises many kinds of errors for files that are torn or something else
         raise UserError(f"{folder} could not be loaded ({type(error).__name__}): {plain(error)}") from error
     if component is not None and component not in pipeline.components:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,54 @@ import torch
 from triptych.errors import UserError
 
 
-class NotFinite(Exception):
-    """A loss became NaN or infinite: its name, the value and the update."""
+class TrainingFailed(Exception):
+    """What was learned is lost, or will be: what happened at which update, and what usually helps."""
 
-    def __init__(self, key: str, value: float, update: int):
-        super().__init__(f"{key} became {value} at update {update}")
+    def __init__(self, what: str, update: int, mend: str):
+        super().__init__(what)
+        self.update, self.mend = update, mend
 
     def explained(self, folder: Path, checkpoints: list[Path]) -> UserError:
-        """What to tell the user whose run in `folder` this ends, and what may help."""
-        return UserError(
-            f"{self} of {folder}, and training stopped. The last good checkpoint is kept "
-            f"({checkpoints[-1].name if checkpoints else 'there was none yet'}). A lower optimizer.lr, more "
-            f"optimizer.num_warmup_updates or a smaller optimizer.max_grad_norm usually help; --mixed_precision no "
-            f"tells whether precision is the cause."
-        )
+        """What to tell the user whose run in `folder` this ends; of the `checkpoints`, those of before are good."""
+        good = [path for path in checkpoints if int(path.name.rpartition("_")[2]) < self.update]
+        kept = f"The last good checkpoint is kept ({good[-1]})" if good else "There is no good checkpoint"
+        return UserError(f"{self} of {folder}, and training stopped. {kept}. {self.mend}")
+
+
+GENTLER = "A lower optimizer.lr, more optimizer.num_warmup_updates or a smaller optimizer.max_grad_norm usually help"
+
+
+def not_finite(key: str, value: float, update: int) -> TrainingFailed:
+    """A loss became NaN or infinite."""
+    mend = f"{GENTLER}; --mixed_precision no tells whether precision is the cause."
+    return TrainingFailed(f"{key} became {value} at update {update}", update, mend)
+
+
+def collapsed(losses: Sequence[tuple[int, float]]) -> TrainingFailed | None:
+    """Whether a loss has risen back to where it began, and stays there: a rate too high may do that at any time.
+
+    Args:
+        losses: (update, mean) of the first row of the log, and of the newest COLLAPSE_NEEDS.
+
+    Returns:
+        What to tell if each of the newest four is above three times the median of those before them and above half of
+        the first; else None. A loss that has been negative is never judged.
+    """
+    first, before, newest = losses[0][1], [loss for _, loss in losses[1:-4]], losses[-4:]
+    usual = statistics.median(before) if len(losses) > COLLAPSE_NEEDS else 0
+    lowest = min(loss for _, loss in newest)
+    if usual <= 0 or lowest < 3 * usual or lowest < first / 2:
+        return None
+    update, last = newest[0][0], newest[-1]
+    return TrainingFailed(
+        f"loss rose from {usual:.3g} to {last[1]:.3g} at update {update}, and was still there at {last[0]}",
+        update,
+        f"{GENTLER}: branch off from there (--resume CHECKPOINT --name ANOTHER --optimizer.lr LOWER). "
+        f"--run.stop_if_collapsed false goes on all the same.",
+    )
+
+
+COLLAPSE_NEEDS = 24
 
 
 class ScalarLog:
@@ -47,6 +82,7 @@ class ScalarLog:
         self.folder, self._average, self._writes = folder, average, writes
         self._recorded: dict[str, list[tuple[int, torch.Tensor]]] = {}  # on the device, of this process
         self._settled: dict[str, list[float]] = {}  # averaged over the processes, not yet written
+        self._losses: list[tuple[int, float]] = []  # of the first row, and of the newest
         self._bytes = 0
 
     def record(self, update: int, values: dict[str, torch.Tensor | float], device: torch.device) -> None:
@@ -63,13 +99,13 @@ class ScalarLog:
         """Average over the processes what was recorded.
 
         Raises:
-            NotFinite: a scalar whose name begins with "loss" is NaN or infinite.
+            TrainingFailed: a scalar whose name begins with "loss" is NaN or infinite.
         """
         for key, recorded in self._recorded.items():
             means = self._average(torch.stack([scalar for _, scalar in recorded])).tolist()
             for (update, _), value in zip(recorded, means, strict=True):
                 if key.startswith("loss") and not math.isfinite(value):
-                    raise NotFinite(key, value, update)
+                    raise not_finite(key, value, update)
             self._settled.setdefault(key, []).extend(means)
         self._recorded.clear()
 
@@ -99,6 +135,17 @@ class ScalarLog:
                     ) from error
             self._bytes = (self.folder / "log.jsonl").stat().st_size
 
+    def refuse_collapse(self, row: dict[str, Any], stop: bool = True) -> None:
+        """Remember the "loss" of a new row, and look at it beside those before.
+
+        Raises:
+            TrainingFailed: it has risen back to where it began, and stays there; unless it is not to `stop`.
+        """
+        if "loss" in row:
+            self._losses = [*self._losses[:1], *self._losses[1:][1 - COLLAPSE_NEEDS :], (row["update"], row["loss"])]
+            if stop and (failed := collapsed(self._losses)):
+                raise failed
+
     def cut_back(self) -> None:
         """Drop the rows written after the state we start from: they will be written again.
 
@@ -118,10 +165,11 @@ class ScalarLog:
         os.truncate(path, self._bytes)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"bytes": self._bytes, "settled": self._settled}
+        return {"bytes": self._bytes, "settled": self._settled, "losses": self._losses}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._bytes, self._settled = state["bytes"], dict(state["settled"])
+        self._losses = list(state.get("losses", []))  # older checkpoints have none
 
 
 def _are_rows(text: bytes, size: int) -> bool:

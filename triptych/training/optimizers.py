@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from diffusers.optimization import get_scheduler
@@ -84,10 +85,23 @@ def make_lr_schedulers(
             left = max(0, num_updates - update)
             return min(1.0, (update + 1) / (warmup + 1), 1 - (1 - left / decay) ** 0.5 if left < decay else 1.0)
 
-        return [torch.optim.lr_scheduler.LambdaLR(optimizer, factor) for optimizer in optimizers]
+        return [Schedule(optimizer, factor) for optimizer in optimizers]
     name = "constant_with_warmup" if config.lr_schedule == "constant" else config.lr_schedule
     steps = {"num_warmup_steps": config.num_warmup_updates, "num_training_steps": num_updates}
-    return [get_scheduler(name, optimizer, **steps) for optimizer in optimizers]
+    shapes = (get_scheduler(name, optimizer, **steps).lr_lambdas[0] for optimizer in optimizers)
+    return [Schedule(optimizer, factor) for optimizer, factor in zip(optimizers, shapes, strict=True)]
+
+
+class Schedule(torch.optim.lr_scheduler.LambdaLR):
+    """torch's ``LambdaLR``, whose highest rate is the config's also where it goes on from a checkpoint: a branch may
+    have another than its trunk."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        highest = self.base_lrs
+        super().load_state_dict(state_dict)
+        self.base_lrs = highest
+        for group, lr, factor in zip(self.optimizer.param_groups, highest, self.lr_lambdas, strict=True):
+            group["initial_lr"], group["lr"] = lr, lr * factor(self.last_epoch)
 
 
 class MovingAverage(EMAModel):

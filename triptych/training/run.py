@@ -27,7 +27,7 @@ from triptych.seeds import keyed_generator, keyed_seed
 from triptych.training import checkpoints, console, machine, processes, run_folder
 from triptych.training.curves import Curves
 from triptych.training.draws import Draws
-from triptych.training.log import NotFinite, ScalarLog
+from triptych.training.log import ScalarLog, TrainingFailed
 from triptych.training.signals import StopSignal
 from triptych.training.state import Resumable
 
@@ -132,8 +132,8 @@ class Run(Draws, Resumable):
             held_out: what the caller validates on, of which it is told how many there are.
 
         Raises:
-            UserError: the run was started on other data, the loss is not finite (the last checkpoint stays), or an
-                image cannot be decoded.
+            UserError: the run was started on other data, the loss is not finite or has risen back to where it began
+                (checkpoints of before stay), or an image cannot be decoded.
         """
         self.images = images
         processes.on_main(self.is_main, lambda: self._begin_session(images))
@@ -158,7 +158,7 @@ class Run(Draws, Resumable):
             self._clock = self._logged_at = time.perf_counter()
             try:
                 yield from self._steps(images, order, progress)
-            except NotFinite as error:
+            except TrainingFailed as error:
                 raise error.explained(self.folder, checkpoints.listed(self.folder / "checkpoints")) from None
             except UserError:  # an image of a stream that cannot be decoded: what was learned so far is kept
                 if self.num_processes == 1 and self.step > 0 and self.step == self.update * accumulation:
@@ -240,9 +240,9 @@ class Run(Draws, Resumable):
         timing = {"seconds": self.seconds, "images_per_second": speed}
         timing["peak_memory_mb"] = machine.peak_memory_mb(self.device)
         self._logged_at = now
-        self._log.write(
-            {"update": self.update, "images_seen": self.images_seen, **means}, {"update": self.update, **timing}
-        )
+        row = {"update": self.update, "images_seen": self.images_seen, **means}
+        self._log.write(row, {"update": self.update, **timing})
+        self._log.refuse_collapse(row, self.config.run.stop_if_collapsed)
         with self.expendable(f"handing the scalars to {self.config.run.tracker}"):
             self.accelerator.log(means | timing, step=self.update)
         progress.row(self.update, means, speed)

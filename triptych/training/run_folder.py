@@ -29,9 +29,13 @@ RECORDS = ("config.yaml", "run.json")
 # What is learned must stay when a run is resumed; bookkeeping, and how a step's images are shared out, may change.
 # The name is the folder's, which may be renamed.
 FREE = {"name", "resume", "batch_size", "data.path", "data.num_workers", "data.memory_limit_mb"}
-# A branch, which goes on from another run's checkpoint, may also end in another way and draw with other settings.
+# A branch, which goes on from another run's checkpoint, may also learn more gently, end in another way and draw with
+# other settings.
 FREE_OF_A_BRANCH = {
     "num_updates",
+    "optimizer.lr",
+    "optimizer.muon_lr",
+    "optimizer.max_grad_norm",
     "optimizer.lr_schedule",
     "optimizer.num_decay_updates",
     "power_averages.snapshot_every",
@@ -63,7 +67,10 @@ def refuse_unless_fits(folder: Path, config: ExperimentConfig) -> None:
     elif trunk is not None:
         _refuse_unless_compatible(trunk, config, FREE | FREE_OF_A_BRANCH)
     elif config.resume not in (None, "latest"):
-        raise UserError(f"--resume {config.resume}: {folder} holds no run to resume.")
+        raise UserError(
+            f"--resume {config.resume}: {folder} holds no run to resume, and {config.resume} is no checkpoint of "
+            f"another run to branch off from (there would be a config.yaml in it)."
+        )
 
 
 def holds_run(folder: Path) -> bool:
@@ -132,11 +139,15 @@ if hasattr(os, "register_at_fork"):
 
 
 def trunk_of(folder: Path, resume: str | None) -> Path | None:
-    """The run, other than `folder`, to which the checkpoint `resume` belongs, if there is one."""
+    """The run, other than `folder`, to which the checkpoint `resume` belongs, if there is one.
+
+    Of a checkpoint that was copied out of its run it is the checkpoint itself, which holds a copy of the run's records.
+    """
     if resume in (None, "latest"):
         return None
-    run = Path(resume).resolve().parent.parent
-    return run if (run / "config.yaml").exists() and run != folder.resolve() else None
+    checkpoint = Path(resume).resolve()
+    run = next((at for at in (checkpoint.parent.parent, checkpoint) if (at / "config.yaml").exists()), None)
+    return None if run in (None, folder.resolve()) else run
 
 
 def begin_branch(folder: Path, trunk: Path, checkpoint: str) -> None:
