@@ -562,6 +562,7 @@ def test_a_noisy_picture_comes_back_clean(page, tmp_path, loaded):
     assert np.array_equal(before, noisy)
     here = pixels(loaded["denoiser"](Image.fromarray(noisy)).images[0])
     assert np.abs(cleaned.astype(int) - here.astype(int)).max() <= 2
+    after.scroll_into_view_if_needed()  # the page may stand further down
     box = after.bounding_box()
     page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + box["height"] / 2)
     page.mouse.down()
