@@ -144,6 +144,11 @@ def _threads() -> None:
 
 
 @pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
 def figures(monkeypatch) -> list:
     """The matplotlib figures that are written while the test runs: what they show can be asked of them."""
     from triptych.figures import charts, images

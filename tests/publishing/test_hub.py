@@ -15,9 +15,10 @@ import pytest
 import torch
 from conftest import ROOT, TOKEN, launched
 from diffusers import DiffusionPipeline
+from hub_repositories import File
 from huggingface_hub import ModelCard
 from PIL import Image
-from stand_in_hub import File, StandInHub
+from stand_in_hub import StandInHub
 from stand_ins import make_diffusion
 from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessor, pipeline
 

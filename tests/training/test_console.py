@@ -1,4 +1,4 @@
-"""What a training shows, under real `accelerate launch`: its beginning, its course, its curves, its end, its errors."""
+"""What a training shows, under real `accelerate launch`: its beginning, its course, its end, its errors."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ import termios
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from conftest import ROOT, environment, flags, launch_command, launched
-from PIL import Image
+from curve_pixels import curve_pixels
 from safetensors.torch import load_file
 from stand_ins import classifier_flags, gan_flags, vae_flags, write_images
 from warm_start import warmed
 
 from triptych import cli
-from triptych.figures.palette import COLOURS
 from triptych.publishing.kinds import KINDS
-from triptych.training import console, curves, follow_up
+from triptych.training import console, follow_up
 from triptych.training.log import ScalarLog
 
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ROOT / "accelerate_config.yaml")]
+
+
 TRIPTYCH = [sys.executable, "-m", "triptych"]
 
 
@@ -39,12 +39,6 @@ def launch(script: str, folder: Path, *arguments: str, fresh: bool = False) -> s
     done = launched([*launch_command(script=ROOT / f"scripts/{script}.py"), *arguments], folder, fresh=fresh)
     assert done.returncode == 0, done.stderr
     return done
-
-
-def curve_pixels(path: Path, colour: str = COLOURS[0]) -> int:
-    """How much of a picture is of a curve's own colour."""
-    wanted = [int(colour[k : k + 2], 16) for k in (1, 3, 5)]
-    return int((np.abs(np.asarray(Image.open(path).convert("RGB")).astype(int) - wanted).max(-1) < 40).sum())
 
 
 @pytest.fixture(scope="module")
@@ -184,47 +178,6 @@ def test_nothing_is_read_where_nothing_is_shown(tmp_path, capsys):
             progress.step(1, Log(tmp_path, lambda x: x, writes=True))
             progress.row(1, {"lr": 0.1, "loss_b": 2.0}, 10.0)
     assert capsys.readouterr().err.splitlines() == ["update 1/4: loss_b 2; 10 images/s, 00:00 left"]
-
-
-# ---- curves --------------------------------------------------------------------------------------
-
-
-def test_curves_show_what_is_logged(tmp_path):
-    """More of a curve for more rows; held-out images in their own colour; half a row at the end does no harm."""
-    log = tmp_path / "log.jsonl"
-    assert curves.draw_curves(tmp_path) is None
-    log.write_text('{"update": 1, "lr": 0.1}\n')
-    assert curves.draw_curves(tmp_path) is None, "a learning rate alone is no curve"
-    rows = [{"update": 10 * k, "loss": 1 / k, "accuracy": 1 - 1 / k} for k in range(1, 60)]
-    log.write_text("".join(json.dumps(row) + "\n" for row in rows[:2]))
-    few = curve_pixels(curves.draw_curves(tmp_path))
-    rows[30]["validation_accuracy"], rows[40]["validation_accuracy"] = 0.4, 0.5
-    log.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"upd')
-    path = curves.draw_curves(tmp_path)
-    assert path == tmp_path / "curves.png" and curve_pixels(path) > 500 and few > 20
-    assert curve_pixels(path, COLOURS[1]) > 50
-    bottom = Image.open(path).crop((0, Image.open(path).height - 60, *Image.open(path).size))
-    bottom.save(tmp_path / "legend.png")
-    assert curve_pixels(tmp_path / "legend.png", COLOURS[1]) > 20, "the second panel's curve is named too"
-    assert Image.open(path).width > 900, "two panels"
-
-
-def test_curves_are_drawn_at_most_a_hundredth_of_the_time(monkeypatch, tmp_path):
-    now, drawn = [0.0], []
-
-    def draw(folder: Path) -> None:
-        drawn.append(now[0])
-        now[0] += 3
-
-    monkeypatch.setattr(curves.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(curves, "draw_curves", draw)
-    keeper = curves.Curves(tmp_path)
-    while now[0] < 2000:
-        keeper.keep_up()
-        now[0] += 1
-    assert len(drawn) >= 5 and 3 * len(drawn) <= 0.011 * now[0]
-    keeper.keep_up(now=True)
-    assert drawn[-1] == 2000
 
 
 # ---- the end -------------------------------------------------------------------------------------
