@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from triptych.cli import command
 
-import json
 from pathlib import Path
 
 from triptych.errors import UserError
@@ -17,7 +16,7 @@ from triptych.outputs import claim_folder
 from triptych.pipelines.store import load_pipeline, save_pipeline
 from triptych.publishing.cards import model_card
 from triptych.training.averages import average_of
-from triptych.training.run_folder import branched_from, trunk_of
+from triptych.training.run_folder import branched_from, first_update, trunk_of
 
 
 def main(
@@ -64,8 +63,7 @@ def snapshots(run: Path) -> list[Path]:
                 f"{run} goes on from {checkpoint}, and the averages that were kept before it are gone with the run "
                 f"that the checkpoint was copied from. Put that run's averages/ into {trunk or checkpoint}."
             )
-        beginning = json.loads((run / "run.json").read_text())["sessions"][0]["from_update"]
-        found = [path for path in snapshots(trunk) if path.stem <= f"update_{beginning:08d}"] + found
+        found = [path for path in snapshots(trunk) if path.stem <= f"update_{first_update(run):08d}"] + found
     if not found:
         raise UserError(
             f"{run} holds no averages. Train with --power_averages.widths 0.05,0.1 and a snapshot_every beside it."

@@ -47,7 +47,7 @@ def main(config: DistillationConfig) -> None:
     images = load_images(config.data, need_labels=True, tell=False)
     if images.class_names != teacher.class_names or images.channels != teacher.image_shape[0]:
         raise UserError(f"data.path {config.data.path} has other classes or channels than the teacher was trained on.")
-    teacher.to(run.device, torch.float32)
+    teacher.to(run.device)
 
     torch.manual_seed(config.seed)
     student = copy.deepcopy(teacher.unet)

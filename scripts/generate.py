@@ -128,13 +128,14 @@ def real_images(path: str, pipe: DiffusionPipeline, ids: list[int], count: int =
     """The first `count` real images of each of the classes `ids`, (classes, count, H, W, C) in [0, 1].
 
     Raises:
-        UserError: the images cannot be read, or a class of the pipeline's isn't among theirs.
+        UserError: the images cannot be read, a class of the pipeline's isn't among theirs, or one of theirs has fewer.
     """
     channels, side, _ = pipe.image_shape
     images = load_images(DataConfig(path, channels=channels, image_size=side), need_labels=True, split_setting="real")
     if missing := [pipe.class_names[i] for i in ids if pipe.class_names[i] not in images.class_names]:
         raise UserError(f"real {path!r} has no class {missing[0]!r}. There are: {', '.join(images.class_names)}.")
-    pixels = images.__getitems__(first_of_each_class(images, count))["pixels"].permute(0, 2, 3, 1).numpy() / 255
+    indices = first_of_each_class(images, count, f"real {path!r}: images of each class to show")
+    pixels = images.__getitems__(indices)["pixels"].permute(0, 2, 3, 1).numpy() / 255
     pixels = pixels.reshape(len(images.class_names), count, *pixels.shape[1:])
     return pixels[[images.class_names.index(pipe.class_names[i]) for i in ids]].astype(np.float32)
 

@@ -28,14 +28,63 @@ for script in sys.argv[1:]:
 """
 
 
-@pytest.mark.parametrize("command", [["-m", "triptych"], ["scripts/generate.py"]])
-def test_help_that_is_read_no_further_ends_without_a_word(command):
-    """As in `triptych --help | head`."""
+TALKER = """
+from triptych.cli import command
+
+def main(lines: int = 9) -> None:
+    \"""Print some.\"""
+    for k in range(lines):
+        print(k)
+
+if __name__ == "__main__":
+    command(main)
+"""
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("open_for", [0, 1], ids=["closed at once", "closed after a line"])
+@pytest.mark.parametrize(
+    ("command", "codes"),
+    [
+        ([sys.executable, "-m", "triptych", "--help"], {0, 141}),
+        ([sys.executable, "scripts/generate.py", "--help"], {0, 141}),  # less than what is held back for a pipe
+        ([sys.executable, "scripts/train_diffusion.py", "--help"], {0, 141}),  # more
+        ([sys.executable, "scripts/train_vae.py", "--print_config"], {0, 141}),
+        ([sys.executable, "TALKER"], {0, 141}),
+        ([sys.executable, "TALKER", "--lines", "100000"], {141}),
+    ],
+    ids=lambda value: " ".join(value[1:]) if isinstance(value, list) else "",
+)
+def test_what_is_read_no_further_ends_without_a_word(command, codes, open_for, unbuffered, tmp_path):
+    """As in `triptych --help | head -1`."""
+    (tmp_path / "talker.py").write_text(TALKER)
+    command = [str(tmp_path / "talker.py") if word == "TALKER" else word for word in command]
     start = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, *command, "--help"], cwd=ROOT, env=environment(), **start) as process:
-        process.stdout.close()  # long before the first line is written
+    env = environment() | {"PYTHONUNBUFFERED": unbuffered}
+    with subprocess.Popen(command, cwd=ROOT, env=env, **start) as process:
+        for _ in range(open_for):
+            process.stdout.readline()
+        process.stdout.close()
         assert process.stderr.read() == ""
-    assert process.returncode != 2
+    assert process.returncode in codes
+
+
+def test_a_script_without_an_output_runs(tmp_path):
+    """As with `>&-`, where Python has no sys.stdout at all."""
+    (tmp_path / "talker.py").write_text(TALKER)
+    line = f"'{sys.executable}' '{tmp_path / 'talker.py'}' >&-"
+    done = subprocess.run(line, shell=True, cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_another_pipe_that_breaks_is_told(monkeypatch, capsys):
+    def main() -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(sys, "argv", ["script.py"])
+    with pytest.raises(SystemExit) as left:
+        command(main)
+    assert left.value.code == 1 and "Broken pipe" in capsys.readouterr().err
 
 
 def test_help_and_mistakes_are_answered_before_anything_heavy_is_imported():

@@ -15,7 +15,7 @@ import re
 import sys
 from pathlib import Path
 
-from triptych.errors import UserError, stop_where_nobody_reads
+from triptych.errors import UserError, quiet_where_nobody_reads
 from triptych.paths import project_path
 
 USAGE = """usage: triptych SUBCOMMAND [ARGUMENTS]
@@ -32,8 +32,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Become the process that `arguments` (of the command line, if None) ask for; whatever is wrong is said at once."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        stop_where_nobody_reads()
-        print(f"{USAGE}\n{overview()}")
+        with quiet_where_nobody_reads():
+            print(f"{USAGE}\n{overview()}")
         return
     try:
         command = command_for(arguments)

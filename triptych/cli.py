@@ -23,7 +23,7 @@ from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin
 import jsonargparse
 import yaml
 
-from triptych.errors import UserError, explain, is_refusal, plain, tell_traceback
+from triptych.errors import UserError, explain, is_refusal, plain, quiet_where_nobody_reads, tell_traceback
 
 T = TypeVar("T")
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)  # what stands below a setting explains it
@@ -67,9 +67,10 @@ def command(main: Callable[..., Any], parameters: type[T] | Callable[..., Any] |
     """
     run: Path | None = None
     try:
-        given = _in_its_folder(_from_command_line(main, parameters))
-        run = _run_of(given.get("config"))
-        main(**given)
+        with quiet_where_nobody_reads():
+            given = _in_its_folder(_from_command_line(main, parameters))
+            run = _run_of(given.get("config"))
+            main(**given)
     except KeyboardInterrupt as error:
         _leave(error, f"Stopped by Ctrl-C.{_what_is_kept(run)}", 130)
     except UserError as error:
@@ -238,7 +239,8 @@ def _answer_early() -> None:
         script = ast.parse(source.read_text())
         call = _call_of_command(script)
         if call is not None:
-            _from_command_line(*_interface_of(script, call))
+            with quiet_where_nobody_reads():
+                _from_command_line(*_interface_of(script, call))
     except UserError as error:
         _leave(error, f"error: {plain(error)}", 2)
     except Exception:  # it must be imported to be understood; command() will meet what is wrong again, and tell it

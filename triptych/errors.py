@@ -6,7 +6,7 @@ import errno
 import io
 import os
 import re
-import signal
+import select
 import sys
 import tempfile
 import time
@@ -36,10 +36,35 @@ def check_interval(interval: tuple[float, float] | None, setting: str) -> None:
     check(0 <= low < high, f"{setting} must be [low, high] with 0 <= low < high")
 
 
-def stop_where_nobody_reads() -> None:
-    """Let this process stop without a word when its output is read no further, as in ``triptych --help | head``."""
-    if hasattr(signal, "SIGPIPE"):  # not on Windows
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+@contextmanager
+def quiet_where_nobody_reads() -> Iterator[None]:
+    """End the body without a word when what it prints is read no further, as in ``triptych score NAME | head -3``.
+
+    The process leaves with exit code 141, which is what a shell says of a program that SIGPIPE has stopped; what was
+    printed to the end before anybody noticed, such as a help text, leaves with the code that it would have had.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        if _is_read():  # it was another pipe
+            raise
+        sys.exit(141)
+    finally:
+        try:
+            if sys.stdout is not None:  # as with `>&-`
+                sys.stdout.flush()
+        except BrokenPipeError:  # the interpreter would try again at its end, and complain
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _is_read() -> bool:
+    """Whether somebody reads what is printed, as far as this system tells."""
+    if not hasattr(select, "poll"):  # Windows
+        return True
+    output = select.poll()
+    with suppress(AttributeError, io.UnsupportedOperation):  # no output, or one that is no file
+        output.register(sys.stdout.fileno(), 0)
+    return not any(event & select.POLLERR for _, event in output.poll(0))
 
 
 # ---- what to say of an exception -----------------------------------------------------------------

@@ -27,13 +27,13 @@ from triptych.evaluation.extraction import extract
 from triptych.evaluation.judges import load_critic
 from triptych.evaluation.nearest import compare_nearness, nearest_two
 from triptych.evaluation.reconstruction import first_of_each_class
-from triptych.evaluation.scores import call_arguments, draw, key_of
+from triptych.evaluation.scores import decides_drawing, draw, key_of
 from triptych.evaluation.work_sharing import require_one_process
 from triptych.figures.images import save_image_grid
 from triptych.figures.tables import markdown, with_interval
 from triptych.jsonl import Rows
 from triptych.outputs import claim_study
-from triptych.pipelines.store import load_pipeline, weights_hash
+from triptych.pipelines.store import load_pipeline
 
 
 def main(
@@ -81,15 +81,9 @@ def main(
         raise UserError(f"{pipeline} draws images of {pipe.image_shape}; data.path {data.path} has others.")
     critic = load_critic(judge, held_out.class_names, held_out.image_size, place)
     unseen = held_out.__getitems__(first_of_each_class(held_out, num_images_per_class))["pixels"]
-    settings = call_arguments(pipe, {}) | {"weights": weights_hash(pipeline), "seed": seed, "dtype": dtype}
-    drawn, _, _ = draw(
-        pipe,
-        call_arguments(pipe, {}),
-        num_images_per_class,
-        batch_size,
-        seed,
-        output / f"drawn_{key_of(settings | {'batch_size': batch_size})}",
-    )
+    drawn_by = decides_drawing(pipe, pipeline, {}, seed, dtype)  # at the pipeline's own settings
+    kept = output / f"drawn_{key_of(drawn_by | {'batch_size': batch_size})}"
+    drawn, _, _ = draw(pipe, {}, num_images_per_class, batch_size, seed, kept)
     seen = training.__getitems__(range(len(training)))["pixels"]
 
     def flat(images: torch.Tensor) -> np.ndarray:
@@ -104,7 +98,7 @@ def main(
         (near, which), (near_unseen, _) = (
             nearest_two([look(images), look(images.flip(-1))], of_training) for images in (drawn, unseen)
         )
-        key = settings | {"space": space, "n": len(drawn), "training": len(seen), "judge": critic.fingerprint}
+        key = drawn_by | {"space": space, "n": len(drawn), "training": len(seen), "judge": critic.fingerprint}
         found[space] = key | {"data": data.path} | compare_nearness(near, near_unseen)
         if rows.find(**key) is None:
             rows.add(found[space])

@@ -23,11 +23,11 @@ from triptych.errors import UserError
 from triptych.evaluation.denoising import denoising_errors
 from triptych.evaluation.extraction import extract
 from triptych.evaluation.judges import load_critic
-from triptych.evaluation.scores import call_arguments, difference, distances, draw, key_of, recognised
+from triptych.evaluation.scores import call_arguments, decides_drawing, difference, distances, draw, key_of, recognised
 from triptych.evaluation.work_sharing import join
 from triptych.jsonl import Rows
 from triptych.outputs import claim_study
-from triptych.pipelines.store import load_pipeline, weights_hash
+from triptych.pipelines.store import load_pipeline
 from triptych.studies.generation import recipe_chart, recipe_table
 
 
@@ -93,8 +93,7 @@ def main(
                 f"{len(images.class_names)} of {images.channels}. Point data.path at what it was trained on."
             )
         arguments = call_arguments(pipe, given)
-        drawn_by = arguments | {"weights": weights_hash(folder), "scheduler": type(pipe.scheduler).__name__}
-        drawn_by |= {"seed": seed, "dtype": dtype}
+        drawn_by = decides_drawing(pipe, folder, arguments, seed, dtype)
         key = drawn_by | {"judge": critic.fingerprint, "data": data.path, "split": data.split}
         key |= {"n": num_images_per_class * len(pipe.class_names), "denoised": len(held_out["labels"])}
         if processes.is_main:

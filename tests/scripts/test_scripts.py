@@ -72,6 +72,8 @@ def test_real_images_stand_at_the_left_of_what_is_drawn(script, tmp_path):
     generate.main(str(tmp_path / "digits"), tmp_path / "alone", num_images_per_class=3)
     wide, narrow = (Image.open(tmp_path / name / "grid.png").width for name in ("out", "alone"))
     assert wide > narrow + 2.5 * narrow / 4
+    with pytest.raises(UserError, match="real 'digits': images of each class to show 999: a class has only"):
+        generate.real_images("digits", pipe, [1], count=999)
     with pytest.raises(UserError, match="real 'digits' has no class 'cat'"):
         pipe.register_to_config(id2label={"0": "cat", "1": "7", "2": "0"})
         generate.real_images("digits", pipe, [1, 0])

@@ -65,8 +65,13 @@ class PartialDiffusion:
         return to_unit_interval(batch["pixels"]), x_t, denoised
 
 
-def first_of_each_class(images: ImageSet, count: int) -> list[int]:
+def first_of_each_class(images: ImageSet, count: int, setting: str = "num_images_per_class") -> list[int]:
     """Indices of the first `count` images of each class, class by class.
+
+    Args:
+        images: with classes.
+        count: of each.
+        setting: what asked for them, for the message that there are too few.
 
     Raises:
         UserError: a class has fewer.
@@ -74,7 +79,7 @@ def first_of_each_class(images: ImageSet, count: int) -> list[int]:
     labels = images.__getitems__(range(len(images)))["labels"]
     found = [torch.nonzero(labels == k).flatten()[:count].tolist() for k in range(len(images.class_names))]
     if min(map(len, found)) < count:
-        raise UserError(f"num_images_per_class {count}: a class has only {min(map(len, found))} images.")
+        raise UserError(f"{setting} {count}: a class has only {min(map(len, found))} images.")
     return [index for of_class in found for index in of_class]
 
 

@@ -180,6 +180,9 @@ def diffusion_restorer(
             those restored beside it.
         posterior_draws: the mean of so many draws by DDPM; None = once, by the scheduler that the pipeline was saved
             with.
+
+    Raises:
+        UserError: the pipeline was saved before it could restore by DDPM.
     """
     pipe.set_progress_bar_config(disable=True)
     restore = inspect.signature(pipe.restore).parameters

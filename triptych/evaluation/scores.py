@@ -21,6 +21,7 @@ from triptych.evaluation.extraction import Extractor
 from triptych.evaluation.statistics import mean_and_interval
 from triptych.evaluation.work_sharing import join
 from triptych.paths import project_path
+from triptych.pipelines.store import weights_hash
 from triptych.seeds import image_generators
 
 NUMBERS = ("frechet_distance", "kernel_distance", "precision", "recall", "inception_score")
@@ -42,6 +43,15 @@ def call_arguments(pipe: DiffusionPipeline, given: dict[str, Any]) -> dict[str, 
     """The `given` arguments of a pipeline's call; for None what the pipeline was saved with, or nothing."""
     found = {key: pipe.config.get(key) if value is None else value for key, value in given.items()}
     return {key: value for key, value in found.items() if value is not None}
+
+
+def decides_drawing(
+    pipe: DiffusionPipeline, folder: str, arguments: dict[str, Any], seed: int, dtype: str
+) -> dict[str, Any]:
+    """All that decides what a diffusion pipeline, loaded from `folder`, draws for a class and a number: what images
+    are kept and found by."""
+    made_by = {"weights": weights_hash(folder), "scheduler": type(pipe.scheduler).__name__}
+    return arguments | made_by | {"seed": seed, "dtype": dtype}
 
 
 def draw(

@@ -40,6 +40,9 @@ def not_finite(key: str, value: float, update: int) -> TrainingFailed:
     return TrainingFailed(f"{key} became {value} at update {update}", update, mend)
 
 
+COLLAPSE_NEEDS = 24  # rows of the log, to judge the newest four by those before them
+
+
 def collapsed(losses: Sequence[tuple[int, float]]) -> TrainingFailed | None:
     """Whether a loss has risen back to where it began, and stays there: a rate too high may do that at any time.
 
@@ -62,9 +65,6 @@ def collapsed(losses: Sequence[tuple[int, float]]) -> TrainingFailed | None:
         f"{GENTLER}: branch off from there (--resume CHECKPOINT --name ANOTHER --optimizer.lr LOWER). "
         f"--run.stop_if_collapsed false goes on all the same.",
     )
-
-
-COLLAPSE_NEEDS = 24
 
 
 class ScalarLog:

@@ -85,11 +85,11 @@ def make_lr_schedulers(
             left = max(0, num_updates - update)
             return min(1.0, (update + 1) / (warmup + 1), 1 - (1 - left / decay) ** 0.5 if left < decay else 1.0)
 
-        return [Schedule(optimizer, factor) for optimizer in optimizers]
-    name = "constant_with_warmup" if config.lr_schedule == "constant" else config.lr_schedule
-    steps = {"num_warmup_steps": config.num_warmup_updates, "num_training_steps": num_updates}
-    shapes = (get_scheduler(name, optimizer, **steps).lr_lambdas[0] for optimizer in optimizers)
-    return [Schedule(optimizer, factor) for optimizer, factor in zip(optimizers, shapes, strict=True)]
+    else:
+        name = "constant_with_warmup" if config.lr_schedule == "constant" else config.lr_schedule
+        steps = {"num_warmup_steps": config.num_warmup_updates, "num_training_steps": num_updates}
+        (factor, *_) = get_scheduler(name, optimizers[0], **steps).lr_lambdas
+    return [Schedule(optimizer, factor) for optimizer in optimizers]
 
 
 class Schedule(torch.optim.lr_scheduler.LambdaLR):

@@ -146,8 +146,10 @@ def trunk_of(folder: Path, resume: str | None) -> Path | None:
     if resume in (None, "latest"):
         return None
     checkpoint = Path(resume).resolve()
-    run = next((at for at in (checkpoint.parent.parent, checkpoint) if (at / "config.yaml").exists()), None)
-    return None if run in (None, folder.resolve()) else run
+    run = checkpoint.parent.parent
+    if run == folder.resolve():
+        return None
+    return next((at for at in (run, checkpoint) if (at / "config.yaml").exists()), None)
 
 
 def begin_branch(folder: Path, trunk: Path, checkpoint: str) -> None:
@@ -162,6 +164,11 @@ def begin_branch(folder: Path, trunk: Path, checkpoint: str) -> None:
 def branched_from(folder: Path) -> str | None:
     """The checkpoint of another run that the run in `folder` began with, if it is a branch."""
     return _read(folder, "run.json", say=False)[1].get("branched_from")
+
+
+def first_update(folder: Path) -> int:
+    """The update at which the first session of the run in `folder` began: 0, but for a branch."""
+    return _read(folder, "run.json", say=False)[1]["sessions"][0]["from_update"]
 
 
 def _refuse_unless_compatible(folder: Path, config: ExperimentConfig, free: set[str]) -> None:

@@ -36,6 +36,16 @@ def test_a_torn_record_is_taken_from_the_checkpoint(run, train, name, damage, ca
         assert [session["from_update"] for session in sessions] == [0, 12]
 
 
+def test_a_run_that_lost_its_config_is_no_branch_of_its_own_checkpoint(run, train):
+    """Given by its folder, too: what the sessions were stays, and nothing says that it goes on from elsewhere."""
+    (run / "config.yaml").unlink()
+    own = run / "checkpoints/update_00000008"
+    assert run_folder.trunk_of(run, str(own)) is None
+    train("run", resume=own)
+    record = json.loads((run / "run.json").read_text())
+    assert "branched_from" not in record and [session["from_update"] for session in record["sessions"]] == [0, 8]
+
+
 def test_a_torn_config_given_by_name_points_at_its_copy(run, start, capsys):
     empty(run / "config.yaml")
     with pytest.raises(SystemExit):
