@@ -28,7 +28,7 @@ def test_images_of_all_kinds_and_sizes():
     assert [r.size for r in restored] == [p.size for p in pictures]
     alone = pipeline(pictures[2]).images[0]
     assert np.abs(np.asarray(alone, dtype=int) - np.asarray(restored[2], dtype=int)).max() <= 1
-    tensor = torch.stack([torch.from_numpy(np.asarray(pictures[i])).permute(2, 0, 1) / 255 for i in (0, 2)])
+    tensor = torch.stack([torch.from_numpy(np.array(pictures[i])).permute(2, 0, 1) / 255 for i in (0, 2)])
     as_tensors = pipeline(tensor, output_type="pt").images
     expected = (pipeline.denoiser(tensor * 2 - 1) / 2 + 0.5).clamp(0, 1)
     torch.testing.assert_close(torch.stack(as_tensors), expected)
