@@ -1,4 +1,4 @@
-"""Train the judge: an image classifier (He et al. 2016) whose features and answers the metrics use.
+"""Train the judge: an image classifier whose features and answers the metrics use.
 
     accelerate launch --config_file accelerate_config.yaml scripts/train_classifier.py \\
         --config configs/demo/classifier_digits.yaml
@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessor
+from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel, ViTImageProcessor
 
 from triptych.config.classifier import ClassifierConfig
 from triptych.data.augmentation import enlarge
@@ -57,20 +57,19 @@ def main(config: ClassifierConfig) -> None:
     torch.manual_seed(config.seed)
     names = dict(enumerate(images.class_names))
     classes = {"id2label": names, "label2id": {name: i for i, name in names.items()}}
-    model = ResNetForImageClassification(
-        ResNetConfig(num_channels=3, **dataclasses.asdict(config.model), **classes)
-    ).to(run.device)
+    layout = AutoConfig.for_model(num_channels=3, **config.model.settings(), **classes)
+    model = AutoModelForImageClassification.from_config(layout).to(run.device)
     if config.whitened_stem:
         spread = range(0, len(images), max(1, len(images) // 1000))  # 1,000 to 2,000 images from all over the set
         shown = show(images.__getitems__(spread)["pixels"], torch.device("cpu"), config)
-        whiten(model.resnet.embedder.embedder.convolution, shown)
-    optimizers = make_optimizers(model, config.optimizer, ends=("resnet.embedder", "classifier"))
+        whiten(next(layer for layer in model.modules() if isinstance(layer, torch.nn.Conv2d)), shown)
+    optimizers = make_optimizers(model, config.optimizer, ends=(f"{model.base_model_prefix}.embed", "classifier"))
     lr_schedulers = make_lr_schedulers(optimizers, config.optimizer, config.num_updates)
     ema = make_ema(model, config.ema)
     model, *optimizers = run.prepare([ema, *lr_schedulers], model, *optimizers)
     weights = list(model.parameters())
 
-    def averaged_model() -> ResNetForImageClassification:
+    def averaged_model() -> PreTrainedModel:
         """Batch norm of up to 4,096 training images as they are, a batch from all over the set: it may be sorted."""
         stride = max(1, len(images) // BATCH)
         spread = [range(first, len(images), stride)[:BATCH] for first in range(min(stride, 16))]
@@ -133,7 +132,7 @@ def score(judge: Judge, images: ImageSet, config: ClassifierConfig) -> dict[str,
 def describe(
     config: ClassifierConfig,
     run: Run,
-    model: ResNetForImageClassification,
+    model: PreTrainedModel,
     image_size: int,
     scores: dict[str, Any] | None = None,
 ) -> str:
@@ -143,7 +142,7 @@ def describe(
     }
     if scores is not None:
         facts["accuracy"] = f"{scores['accuracy']:.2%} of {scores['n']:,} images (split {scores['split']})"
-    return model_card("ResNetForImageClassification", config.name, facts | run.facts(model))
+    return model_card(type(model).__name__, config.name, facts | run.facts(model))
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import warm_start
 from stand_in_hub import StandInHub
+from warm_start import warmed
 
 # diffusers copies the code of a local pipeline to one place; two workers (and what they start) that load the same one
 # at the same moment may meet a file half written. Set before diffusers is imported.
@@ -83,12 +83,11 @@ def launch_command(*launcher: str, script: Path | str = ROOT / "scripts/train_di
 
 
 def launched(
-    command: list[str], cwd: Path, env: dict[str, str] | None = None, timeout: float = 300
+    command: list[str], cwd: Path, env: dict[str, str] | None = None, timeout: float = 300, fresh: bool = False
 ) -> subprocess.CompletedProcess:
-    """``subprocess.run`` for a script, or for a command of :func:`launch_command`; see ``warm_start.py``."""
+    """``subprocess.run``, but no Python that `command` starts imports the libraries anew; see ``warm_start.py``."""
     env = env or environment()
-    if warm_start.can_start(command, env, environment()):
-        return warm_start.run(command, cwd, env, timeout)
+    command = command if fresh else warmed(command, env)
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout)
 
 
@@ -128,9 +127,11 @@ def study(monkeypatch, tmp_path, capsys) -> Callable[..., subprocess.CompletedPr
 def train(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
     """Train the tiny experiment as `accelerate launch` does, in an empty working directory."""
 
-    def start(*launcher: str, script: Path | str = ROOT / "scripts/train_diffusion.py", **changes: str):
+    def start(
+        *launcher: str, script: Path | str = ROOT / "scripts/train_diffusion.py", fresh: bool = False, **changes: str
+    ):
         command = [*launch_command(*launcher, script=script), *flags(**changes)]
-        return launched(command, tmp_path)
+        return launched(command, tmp_path, fresh=fresh)
 
     return start
 
@@ -140,6 +141,11 @@ def _threads() -> None:
     """This worker's share of the cores; training in the test process sets its own number, so it is set every time."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
 
 
 @pytest.fixture
@@ -161,25 +167,40 @@ def figures(monkeypatch) -> list:
 TOKEN = "hf_TheTokenOfTheTest"
 
 
-@pytest.fixture
-def hub():
+@pytest.fixture(scope="session")
+def one_address():
+    """The Hub's server, at one address for all tests: libraries that read it need be imported only once."""
     with StandInHub() as hub:
-        hub.add_user("me", TOKEN, orgs=("lab",))
         yield hub
 
 
 @pytest.fixture
-def client(tmp_path) -> Callable[..., dict[str, str]]:
+def hub(one_address):
+    one_address.forget()
+    one_address.add_user("me", TOKEN, orgs=("lab",))
+    return one_address
+
+
+@pytest.fixture(scope="session")
+def one_home(tmp_path_factory) -> Path:
+    """Where the client looks for its cache: a link to that of the test, for the same reason."""
+    return tmp_path_factory.mktemp("client") / "home"
+
+
+@pytest.fixture
+def client(tmp_path, one_home) -> Callable[..., dict[str, str]]:
     """What the client finds in its environment: this Hub, an empty cache, and a token if there is one."""
 
     def variables(hub: StandInHub, token: str | None = TOKEN, **more: str) -> dict[str, str]:
         home = tmp_path / f"home_{len(list(tmp_path.glob('home_*')))}"
         home.mkdir()
+        one_home.unlink(missing_ok=True)
+        one_home.symlink_to(home)
         here = {
             "HF_HUB_OFFLINE": "0",
             "HF_ENDPOINT": hub.endpoint,
-            "HF_HOME": str(home),
-            "HF_MODULES_CACHE": str(home / "modules"),
+            "HF_HOME": str(one_home),
+            "HF_MODULES_CACHE": str(one_home / "modules"),
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_UPDATE_DOWNLOAD_COUNTS": "0",
@@ -201,7 +222,7 @@ def publish(client, tmp_path) -> Callable[..., subprocess.CompletedProcess]:
     def run(hub: StandInHub, source: Path, repo_id: str, *flags: str, token: str | None = TOKEN, **more: str):
         command = [sys.executable, str(ROOT / "scripts/publish.py"), str(source), repo_id, *flags]
         env = client(hub, token, **more)
-        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+        done = launched(command, tmp_path, env, timeout=120, fresh=bool(more))
         assert "Traceback" not in done.stderr
         assert not token or token not in done.stdout + done.stderr, "the token was printed"
         return done

@@ -1,4 +1,4 @@
-"""What several tests need: images on disk, small untrained pipelines, tiny trainings as command-line flags."""
+"""What several tests need: random numbers, images on disk, small untrained pipelines, flags of tiny trainings."""
 
 from __future__ import annotations
 
@@ -27,6 +27,14 @@ SMALL = {
     "r1_every": "4",
     "num_discriminator_warmup_updates": "4",
 }
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def draws(*shape: int, generator: torch.Generator) -> torch.Tensor:
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 def write_images(folder: Path, count: int = 6, size: tuple[int, int] = (8, 8), mode: str = "RGB") -> list[np.ndarray]:

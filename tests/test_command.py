@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, environment, flags, launch_command
+from conftest import ROOT, environment, flags, launch_command, launched
 
 from triptych.config.vae import VaeConfig
 from triptych.errors import UserError, plain
@@ -117,7 +117,7 @@ def test_what_cannot_be_opened_is_named(call, tmp_path):
 
 def test_each_process_of_a_launch_tells(call, tmp_path):
     launch = launch_command("--multi_gpu", "--num_processes", "2", script=tmp_path / "breaks.py")
-    done = subprocess.run([*launch, "value", "-"], env=environment(), capture_output=True, text=True, timeout=120)
+    done = launched([*launch, "value", "-"], tmp_path)
     assert done.returncode != 0 and done.stderr.count("breaks.py stopped with ValueError") >= 1
     assert "Traceback (most recent call last)" not in done.stderr.split("ChildFailedError")[0].split("torch/dist")[0]
 
@@ -178,7 +178,7 @@ def test_a_crash_in_training_says_what_is_kept(tmp_path):
         f"r.Run.randn = randn\nrunpy.run_path({str(ROOT / 'scripts/train_diffusion.py')!r}, run_name='__main__')\n"
     )
     run = [sys.executable, str(script), *flags(name="crash")]
-    done = subprocess.run(run, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120)
+    done = launched(run, tmp_path)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "in main (scripts/train_diffusion.py, line" in done.stderr and "ZeroDivisionError" in done.stderr
     assert "runs/crash/checkpoints/update_00000004 is kept; --resume latest" in done.stderr

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 
 import pytest
 import yaml
-from conftest import ROOT, environment
+from conftest import ROOT, environment, launched
 
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
 PAPERS = ("CONTRIBUTING.md", "CHANGELOG.md", "docs/troubleshooting.md", "docs/architecture.md")
@@ -45,17 +44,12 @@ def test_trust_is_asked_for_in_the_words_that_are_quoted(tmp_path):
     """And the code beside them runs."""
     text = (ROOT / "docs/troubleshooting.md").read_text()
     code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
-    run = {
-        "cwd": ROOT,
-        "env": environment() | {"HF_MODULES_CACHE": str(tmp_path)},
-        "capture_output": True,
-        "text": True,
-    }
-    refused = subprocess.run([sys.executable, "-c", code.replace(", trust_remote_code=True", "")], **run)
+    run = {"cwd": ROOT, "env": environment(HF_MODULES_CACHE=str(tmp_path))}
+    refused = launched([sys.executable, "-c", code.replace(", trust_remote_code=True", "")], **run)
     quoted = re.search(r"```\n(ValueError.*?)```", text, re.DOTALL)[1]
     for part in re.split(r"\[?\.\.\.\]?", " ".join(quoted.split())):
         assert part.strip() in " ".join(refused.stderr.split())
-    assert subprocess.run([sys.executable, "-c", code], **run).returncode == 0
+    assert launched([sys.executable, "-c", code], **run).returncode == 0
 
 
 @pytest.mark.parametrize(

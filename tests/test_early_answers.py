@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, environment
+from conftest import ROOT, environment, launched
 
 EARLY = """
 import contextlib, io, runpy, sys
@@ -111,9 +111,7 @@ def test_what_is_refused_early_is_refused_in_the_same_words(script, arguments, m
         code = f"import sys, runpy; sys.argv = {[str(ROOT / 'scripts' / script), *arguments]!r}; "
         code += "import triptych.cli; " if late else ""  # it is imported where no script is being started
         code += "runpy.run_path(sys.argv[0], run_name='__main__')"
-        done = subprocess.run(
-            [sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True
-        )
+        done = launched([sys.executable, "-c", code], tmp_path, fresh=not late)
         assert done.returncode == 2 and message in done.stderr, done.stderr
         said.append(done.stderr)
     assert said[0] == said[1]

@@ -1,81 +1,87 @@
-"""Scripts started by Python or `accelerate launch`, in processes forked from one that has imported the libraries.
+"""Python processes that are forked from one that has imported the libraries.
 
-Importing torch and diffusers takes longer than most trainings of the tests. A process of Python's own fork server
-imports them once for each worker of pytest; what a script imports of this repository it imports anew.
+Importing torch and diffusers takes longer than most commands of the tests. :func:`warm` gives an interpreter of which
+every process, also one that `accelerate launch` or a shell starts by it, is forked from a server (``warm_server.py``)
+that has imported them; what is imported of this repository is imported anew. Where a start itself is what is tested,
+or the launch of several processes, the tests start ``sys.executable``.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import runpy
+import atexit
+import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from unittest.mock import patch
 
-LIBRARIES = ["accelerate.commands.launch", "datasets", "diffusers.training_utils", "matplotlib.pyplot", "torchvision"]
-LIBRARIES += ["diffusers.pipelines.pipeline_utils", "diffusers.models.unets.unet_2d", "transformers", "jsonargparse"]
-READ_AT_IMPORT = ("HF_", "HUGGING", "TRANSFORMERS_", "DIFFUSERS_", "PYTHONPATH", "XDG_", "HOME")
-LAUNCH = [sys.executable, "-m", "accelerate.commands.launch"]
+SERVER = Path(__file__).with_name("warm_server.py")
+# What Python and the libraries read of the environment when they are imported, not later.
+READ_AT_IMPORT = ("HF_", "HUGGING", "TRANSFORMERS_", "DIFFUSERS_", "XDG_", "HOME", "PYTHON", "LD_")
+TAKEN_OVER = ("PYTHONPATH", "HF_MODULES_CACHE", "HF_TOKEN")  # the forked process sees to these
 
-_started: dict[str, str] | None = None  # the environment in which the libraries were imported
+# Hands its arguments, environment and open files to the server and ends as the forked process does. It imports little,
+# and becomes a fresh interpreter where the server was started in another environment or doesn't know how to do it.
+INTERPRETER = """#!{python} -SE
+import os, signal, socket, sys
 
+def exactly(count):
+    data = b""
+    while len(data) < count:
+        data += server.recv(count - len(data)) or sys.exit("the process that has imported the libraries is gone")
+    return int.from_bytes(data, "big", signed=True)
 
-def can_start(command: list[str], env: dict[str, str], usual: dict[str, str]) -> bool:
-    """Whether `command` starts a script, in one process, in the tests' `usual` environment."""
-    return (
-        (command[:3] == LAUNCH or (command[0] == sys.executable and command[1].endswith(".py")))
-        and not {"--multi_gpu", "--num_processes"} & set(command)
-        and _read(env) == _read(usual)
-        and (_started is None or _read(env) == _read(_started))
-    )
+env = dict(os.environ)
+read = {{k: v for k, v in env.items() if k.startswith({read!r}) and k not in {taken_over!r}}}
+first = next((argument for argument in sys.argv[1:] if argument != "-u"), "-i")
+if read != {wanted!r} or not (first in ("-c", "-m", "-") or first.endswith(".py")):
+    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
+server = socket.socket(socket.AF_UNIX)
+server.connect({address!r})
+asked = repr((sys.argv, env, os.getcwd())).encode()
+socket.send_fds(server, [len(asked).to_bytes(8, "big")], [0, 1, 2])
+server.sendall(asked)
+process = exactly(8)
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, _: os.kill(process, number))
+status = exactly(8)
+if status < 0:
+    signal.signal(-status, signal.SIG_DFL) if status != -9 else None
+    os.kill(os.getpid(), -status)
+os._exit(status)
+"""
 
-
-def run(command: list[str], cwd: Path, env: dict[str, str], timeout: float) -> subprocess.CompletedProcess:
-    """Like ``subprocess.run(command, capture_output=True, text=True)`` for a `command` that :func:`can_start`."""
-    global _started
-    context = multiprocessing.get_context("forkserver")
-    if _started is None:
-        context.set_forkserver_preload(LIBRARIES)
-        with patch.dict(os.environ, env, clear=True):
-            multiprocessing.forkserver.ensure_running()
-        _started = env
-    with tempfile.TemporaryDirectory() as folder:
-        files = [f"{folder}/{name}" for name in ("out", "err")]
-        process = context.Process(target=_become, args=(command, str(cwd), env, *files))
-        process.start()
-        process.join(timeout)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            raise subprocess.TimeoutExpired(command, timeout)
-        said = [Path(file).read_text() if Path(file).exists() else "" for file in files]
-        failed = 1 if command[:3] == LAUNCH else process.exitcode  # the launcher itself ends with 1, whatever failed
-        return subprocess.CompletedProcess(command, failed if process.exitcode else 0, *said)
+_started: dict[tuple, str] = {}
 
 
-def _read(env: dict[str, str]) -> dict[str, str]:
-    return {key: value for key, value in env.items() if key.startswith(READ_AT_IMPORT)}
+def read_at_import(env: dict[str, str]) -> dict[str, str]:
+    return {key: env[key] for key in sorted(env) if key.startswith(READ_AT_IMPORT) and key not in TAKEN_OVER}
 
 
-def _become(command: list[str], cwd: str, env: dict[str, str], out: str, err: str) -> None:
-    """In the forked process: become the script, in the environment that `accelerate launch` makes for it."""
-    os.chdir(cwd)
-    for path, number, mode in ((os.devnull, 0, os.O_RDONLY), (out, 1, os.O_WRONLY), (err, 2, os.O_WRONLY)):
-        os.dup2(os.open(path, mode | os.O_CREAT, 0o600), number)
-    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115
-    os.environ.clear()
-    os.environ.update(env)
-    sys.argv = command[1:]
-    if command[:3] == LAUNCH:
-        from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-        from accelerate.utils.launch import prepare_simple_launcher_cmd_env
+def warm(env: dict[str, str]) -> str:
+    """An interpreter to take in place of ``sys.executable`` for processes with the environment `env`.
 
-        launch, _, _ = _validate_launch_command(launch_command_parser().parse_args(command[3:]))
-        os.environ.update(prepare_simple_launcher_cmd_env(launch)[1])
-        sys.argv = [launch.training_script, *launch.training_script_args]
-    libraries = [path for path in sys.path if path.startswith(sys.prefix) or path.startswith(sys.base_prefix)]
-    sys.path[:] = [str(Path(sys.argv[0]).resolve().parent), *env.get("PYTHONPATH", "").split(os.pathsep), *libraries]
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    There is one server for all environments in which the libraries would be imported alike.
+    """
+    read = read_at_import(env)
+    key = tuple(read.items())
+    if key not in _started:
+        folder = Path(tempfile.mkdtemp(prefix="warm_"))
+        interpreter, address = folder / "python", folder / "socket"
+        fill = {"read": READ_AT_IMPORT, "taken_over": TAKEN_OVER, "wanted": read}
+        interpreter.write_text(INTERPRETER.format(python=sys.executable, address=str(address), **fill))
+        interpreter.chmod(0o755)
+        env = {name: value for name, value in env.items() if name != "PYTHONPATH"}
+        server = subprocess.Popen(
+            [sys.executable, str(SERVER), str(address)], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        server.stdout.readline()  # it listens; what is asked before the libraries are there waits
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        atexit.register(server.stdin.close)
+        _started[key] = str(interpreter)
+    return _started[key]
+
+
+def warmed(command: list[object], env: dict[str, str]) -> list[str]:
+    """`command`, to be run with the environment `env`, with :func:`warm`'s interpreter if it names this one."""
+    return [warm(env) if part == sys.executable else str(part) for part in command]

@@ -10,6 +10,7 @@ import torch
 from conftest import ROOT
 from scipy import stats
 from skimage.metrics import peak_signal_noise_ratio
+from stand_ins import seeded
 
 from triptych.config.base import DataConfig, NoiseConfig
 from triptych.data.degradations import STEPS, degrade, degrade_by_index, to_8_bits
@@ -18,10 +19,6 @@ from triptych.data.sources import load_images
 from triptych.errors import UserError
 
 CIFAR = ROOT.parent / "shared/data/cifar10"
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def grey(value: float, *shape: int) -> torch.Tensor:

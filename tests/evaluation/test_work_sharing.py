@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import subprocess
 
 import pytest
-from conftest import ROOT, environment, launch_command
+from conftest import ROOT, launch_command, launched
 
 from triptych.errors import UserError
 from triptych.evaluation.work_sharing import Processes, join, require_one_process
@@ -37,7 +36,7 @@ def test_alone_everything_is_one_s_own(monkeypatch):
 def test_two_processes_gather_in_their_order_and_hear_the_main_one(tmp_path):
     (tmp_path / "shares.py").write_text(SHARES.format(root=str(ROOT)))
     command = launch_command("--multi_gpu", "--num_processes", "2", script=tmp_path / "shares.py")
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+    done = launched(command, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["2 [[0], [1]] None"] * 2
 

@@ -72,6 +72,16 @@ def test_a_method_looks_the_same_in_whatever_company():
     assert len({(look["color"], look["marker"], look["linestyle"]) for look in strangers}) == 12
     assert look_of(["GANs of old"])["GANs of old"]["label"] == "GANs of old"  # a word that only begins like a method
     assert in_words("neg_elbo") == "-ELBO" and in_words("grad_norm") == "grad norm"
+    assert in_words("validation_neg_elbo") == "held-out -ELBO" and in_words("validation_mse") == "held-out mse"
+
+
+def test_the_zeros_of_large_counts_do_not_run_together(drawn):
+    for x in ([0, 400_000, 1_600_000], [0, 0.5, 1]):
+        charts.save_curves({"loss": {"run": (x, [3, 2, 1])}}, "x", Path("x.png"))
+    large, small = (figure.axes[0].xaxis.get_major_formatter() for figure in drawn)
+    assert (large(400_000), large(1_600_000)) == ("400 k", "1.6 M")
+    small.set_locs([0, 0.5, 1])
+    assert small(0.5) == "0.5"  # and not 500 thousandths
 
 
 def test_the_report_has_the_same_palette():

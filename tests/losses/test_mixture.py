@@ -31,11 +31,6 @@ def _one_thread(_threads) -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture
-def generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
-
-
 def test_the_world_integrates_to_one():
     x, area = plane(6.0, 240)
     assert WORLD.log_prob(x).exp().sum().item() * area == pytest.approx(1, abs=1e-6)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
 import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import environment
+from conftest import environment, launched
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, ModelMixin, UNet2DModel
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 
@@ -166,7 +165,7 @@ def test_saved_and_loaded_elsewhere(tiny, tmp_path):
     del env["PYTHONPATH"]
     (tmp_path / "elsewhere").mkdir()
     command = [sys.executable, "-c", ELSEWHERE, str(tmp_path / "saved")]
-    done = subprocess.run(command, cwd=tmp_path / "elsewhere", env=env, capture_output=True, text=True, timeout=120)
+    done = launched(command, tmp_path / "elsewhere", env)
     assert done.returncode == 0, done.stderr
     expected = tiny("ship", 2, generator=torch.Generator().manual_seed(3), output_type="np").images
     for name in ("first", "second"):

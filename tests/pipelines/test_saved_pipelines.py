@@ -15,6 +15,7 @@ import torch
 from conftest import ROOT, environment
 from diffusers import DiffusionPipeline
 from stand_ins import make_denoiser, make_diffusion, make_vae
+from warm_start import warmed
 
 from models.saving import gather
 
@@ -42,7 +43,7 @@ def run_elsewhere(script: str, folder: Path, *arguments: str) -> subprocess.Pope
     script = 'import sys\nsys.modules["models"] = sys.modules["triptych"] = None\n' + script
     env = {key: value for key, value in environment().items() if key != "PYTHONPATH"}
     env["HF_MODULES_CACHE"] = str(folder / "modules")
-    command = [sys.executable, "-c", script, *arguments]
+    command = warmed([sys.executable, "-c", script, *arguments], env)
     return subprocess.Popen(command, cwd=folder, env=env, stderr=subprocess.PIPE, text=True)
 
 
@@ -187,7 +188,7 @@ for _ in range(6):
 def test_processes_that_load_at_the_same_moment_meet_no_half_a_file(saved, tmp_path):
     env = environment(HF_MODULES_CACHE=str(tmp_path / "modules"), OMP_NUM_THREADS="1")
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    command = [sys.executable, "-c", SLOWLY, saved / "vae"]
+    command = warmed([sys.executable, "-c", SLOWLY, saved / "vae"], env)
     both = [subprocess.Popen([*command, seconds], env=env, **pipes) for seconds in ("0.05", "0.07")]
     for process in both:
         assert process.stdout.readline() == "ready\n"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 
 import pytest
 import torch
-from conftest import environment
+from conftest import environment, launched
 from diffusers import DiffusionPipeline
 from drawing import draw
 from stand_ins import make_diffusion
@@ -38,7 +37,7 @@ def travelled(tmp_path_factory):
     pipeline.save_pretrained(folder / "original")
     shutil.copytree(folder / "original", folder / "saved")
     env = {key: value for key, value in environment().items() if key != "PYTHONPATH"}
-    done = subprocess.run([sys.executable, "-c", TRAVELLER], cwd=folder, env=env, capture_output=True, text=True)
+    done = launched([sys.executable, "-c", TRAVELLER], folder, env)
     assert done.returncode == 0, done.stderr
     return folder, draw(pipeline, ["frog", 0], [1, 2])
 

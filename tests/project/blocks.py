@@ -6,11 +6,11 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from conftest import ROOT
+from conftest import ROOT, environment
+from warm_start import warm
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 # what a checkout has and a fresh clone hasn't, and what no page reads
@@ -61,11 +61,11 @@ def commands_in(*blocks: Block) -> list[list[str]]:
 
 def make_clone(folder: Path) -> Path:
     """A copy of the project as a fresh clone has it; its .venv is there, so that nothing is installed, and runs this
-    interpreter."""
+    interpreter, in processes that needn't import the libraries."""
     shutil.copytree(ROOT, folder, ignore=LEFT_OUT)
     programs = folder / ".venv/bin"
     programs.mkdir(parents=True)
-    places = {"python": sys.executable, "programs": programs, "make": shutil.which("make")}
+    places = {"python": warm(environment()), "programs": programs, "make": shutil.which("make")}
     write_programs(programs, {name: line.format(**places) for name, line in PROGRAMS.items()})
     (folder / ".venv/.runtime").touch()
     (folder / "../programs").mkdir()

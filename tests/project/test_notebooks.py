@@ -11,9 +11,11 @@ import nbformat
 import numpy as np
 import pytest
 from conftest import ROOT
+from jupyter_client.provisioning import LocalProvisioner
 from nbformat import NotebookNode
 from PIL import Image
 from project.run_notebooks import FETCH, main, repository_address, run, smaller, write_address
+from warm_start import warmed
 
 from triptych.errors import UserError
 
@@ -51,6 +53,18 @@ def test_there_are_these_and_no_others():
     assert sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb")) == list(NAMES)
 
 
+def forked_kernels(monkeypatch) -> None:
+    """Kernels and what they start needn't import the libraries."""
+    start = LocalProvisioner.launch_kernel
+
+    def launch(self, command: list[str], **how):
+        # the kernel chooses this backend itself, but before matplotlib is imported
+        how["env"] = how["env"] | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+        return start(self, warmed(command, how["env"]), **how)
+
+    monkeypatch.setattr(LocalProvisioner, "launch_kernel", launch)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_runs_from_top_to_bottom_without_data(name, monkeypatch):
     """Small, on the embedded digits; every cell shows what the kept run shows there."""
@@ -59,6 +73,7 @@ def test_runs_from_top_to_bottom_without_data(name, monkeypatch):
     for variable, value in {"TRIPTYCH_SMALL": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}.items():
         monkeypatch.setenv(variable, value)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    forked_kernels(monkeypatch)
     kept, fresh = load(name), load(name)
     run(fresh, ROOT / f"notebooks/{name}.ipynb", timeout=600)
     assert "within reach" in text_of(fresh), "it says which images it took"

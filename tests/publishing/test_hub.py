@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +13,12 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, TOKEN
+from conftest import ROOT, TOKEN, launched
 from diffusers import DiffusionPipeline
+from hub_repositories import File
 from huggingface_hub import ModelCard
 from PIL import Image
-from stand_in_hub import File, StandInHub
+from stand_in_hub import StandInHub
 from stand_ins import make_diffusion
 from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessor, pipeline
 
@@ -76,7 +76,7 @@ def elsewhere(client, tmp_path) -> Callable[..., tuple[str, Path]]:
         env = client(hub, token)
         env.pop("PYTHONPATH")
         command = [sys.executable, "-c", script, json.dumps(sources)]
-        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+        done = launched(command, folder, env)
         assert done.returncode == 0, done.stderr
         return done.stdout, folder
 

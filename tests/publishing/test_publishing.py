@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, TOKEN, launch_command
+from conftest import ROOT, TOKEN, launch_command, launched
 from huggingface_hub import EvalResult, ModelCard, metadata_eval_result
 from stand_ins import make_denoiser, make_diffusion, make_vae
 
@@ -22,6 +22,7 @@ VAE = ROOT / "pretrained/vae-mnist-z2"
 
 
 SHORT = {"num_updates": "6", "run.tracker": "null", "run.progress": "false", "run.log_every": "3"}
+SHORT |= {"model.hidden_channels": "[8, 16]", "model.hidden_dim": "16"}
 
 
 def train(folder: Path, env: dict[str, str], name: str, **changes: str) -> subprocess.CompletedProcess:
@@ -29,7 +30,7 @@ def train(folder: Path, env: dict[str, str], name: str, **changes: str) -> subpr
     command += ["--config", str(ROOT / "configs/demo/vae_digits.yaml"), "--name", name]
     for key, value in (SHORT | {key.replace("__", "."): value for key, value in changes.items()}).items():
         command += [f"--{key}", value]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+    done = launched(command, folder, env)
     assert TOKEN not in done.stdout + done.stderr
     return done
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from conftest import ROOT, TOKEN
-from stand_in_hub import File, Repo
+from hub_repositories import File, Repo
 
 VAE = ROOT / "pretrained/vae-mnist-z2"
 

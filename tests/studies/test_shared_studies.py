@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, environment, launch_command
+from conftest import ROOT, launch_command, launched
 from diffusers import UNet2DModel
 from stand_ins import make_diffusion, make_judge
 
@@ -64,7 +63,7 @@ def test_two_processes_share_a_study(saved, study, what, settings, monkeypatch):
     command = launch_command("--multi_gpu", "--num_processes", "2", script=saved / "noting.py")
     flags = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
     command += [str(script), what, *flags, "--output", "shared"]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+    done = launched(command, saved)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("table.md") == 1, "one process writes and prints"
     drawn = [len((saved / f"drawn_by_{rank}").read_text().splitlines()) for rank in (0, 1)]

@@ -1,4 +1,4 @@
-"""The judge: what augments its images, its training under accelerate, killed and resumed, its folder elsewhere."""
+"""The judge: its training under accelerate, killed and resumed, its folder elsewhere, its configs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from transformers import ResNetConfig, ResNetForImageClassification
 
 from triptych.config.base import DataConfig
 from triptych.config.classifier import ClassifierConfig
-from triptych.data.augmentation import cut_out, shift_with_reflection
 from triptych.data.image_set import to_images
 from triptych.data.sources import load_images
 from triptych.errors import UserError
@@ -33,35 +32,6 @@ from triptych.evaluation.judges import load_judge
 from triptych.training.whitening import whitening_kernels
 
 SCRIPT = ROOT / "scripts/train_classifier.py"
-
-
-# ---- augmentation ----------------------------------------------------------------------------------------------
-
-
-def test_shifts_move_and_reflect():
-    image = torch.arange(12.0).view(1, 1, 3, 4)
-    zero, one, two = (torch.tensor([n]) for n in (0, 1, 2))
-    assert torch.equal(shift_with_reflection(image, zero, zero, 2), image)
-    down = shift_with_reflection(image, one, zero, 2)
-    assert torch.equal(down[0, 0, 1:], image[0, 0, :2]) and torch.equal(down[0, 0, 0], image[0, 0, 1])
-    left = shift_with_reflection(image, zero, -two, 2)
-    assert left[0, 0, 0].tolist() == [2, 3, 2, 1]
-
-
-def test_each_image_has_its_own_shift():
-    images = torch.rand(5, 3, 8, 8)
-    down, right = torch.tensor([-2, -1, 0, 1, 2]), torch.tensor([2, 0, -2, 1, -1])
-    together = shift_with_reflection(images, down, right, 2)
-    apart = [shift_with_reflection(images[i : i + 1], down[i : i + 1], right[i : i + 1], 2) for i in range(5)]
-    assert torch.equal(together, torch.cat(apart))
-
-
-def test_cut_out_is_a_square_as_far_as_it_lies_inside():
-    images = torch.ones(3, 2, 6, 6)
-    cut = cut_out(images, torch.tensor([1, -1, 5]), torch.tensor([2, -1, 0]), 3)
-    assert (cut == 0).sum((1, 2, 3)).tolist() == [2 * 9, 2 * 4, 2 * 3]
-    assert (cut[0, :, 1:4, 2:5] == 0).all() and (cut[1, :, :2, :2] == 0).all() and (cut[2, :, 5, :3] == 0).all()
-    assert (images == 1).all(), "the caller's images are left alone"
 
 
 # ---- training --------------------------------------------------------------------------------------------------
@@ -84,7 +54,7 @@ def main(monkeypatch, tmp_path):
 
 def launch(folder: Path, *launcher: str, script: Path = SCRIPT, **changes: str) -> subprocess.CompletedProcess:
     command = [*launch_command(*launcher, script=script), *classifier_flags(**changes)]
-    return run_to_its_end(command, folder)
+    return run_to_its_end(command, folder, fresh=bool(launcher))
 
 
 def result(run: Path) -> dict:
@@ -151,7 +121,7 @@ def test_the_folder_works_in_transformers_pipeline_elsewhere(launched, tmp_path)
         Image.fromarray(image[0].numpy()).save(tmp_path / f"{i}.png")  # 8x8, grey, as the data is
     (tmp_path / "classifier").symlink_to(launched / "classifier")
     env = {key: value for key, value in environment().items() if key != "PYTHONPATH"}
-    done = subprocess.run([sys.executable, "-c", TRAVELLER], cwd=tmp_path, env=env, capture_output=True, text=True)
+    done = run_to_its_end([sys.executable, "-c", TRAVELLER], tmp_path, env)
     assert done.returncode == 0, done.stderr
     answers, from_paths = (json.loads(line) for line in done.stdout.splitlines()[-2:])
     judge = load_judge(launched / "classifier")

@@ -1,4 +1,4 @@
-"""What a training shows, under real `accelerate launch`: its beginning, its course, its curves, its end, its errors."""
+"""What a training shows, under real `accelerate launch`: its beginning, its course, its end, its errors."""
 
 from __future__ import annotations
 
@@ -16,38 +16,29 @@ import termios
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from conftest import ROOT, environment, flags, launch_command
-from PIL import Image
+from conftest import ROOT, environment, flags, launch_command, launched
+from curve_pixels import curve_pixels
 from safetensors.torch import load_file
 from stand_ins import classifier_flags, gan_flags, vae_flags, write_images
+from warm_start import warmed
 
 from triptych import cli
-from triptych.figures.palette import COLOURS
 from triptych.publishing.kinds import KINDS
-from triptych.training import console, curves, follow_up
+from triptych.training import console, follow_up
 from triptych.training.log import ScalarLog
 
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ROOT / "accelerate_config.yaml")]
+
+
 TRIPTYCH = [sys.executable, "-m", "triptych"]
 
 
-def run(command: list[str], folder: Path, **more: str) -> subprocess.CompletedProcess:
-    return subprocess.run(command, cwd=folder, env=environment(**more), capture_output=True, text=True, timeout=300)
-
-
-def launch(script: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    done = run([*launch_command(script=ROOT / f"scripts/{script}.py"), *arguments], folder)
+def launch(script: str, folder: Path, *arguments: str, fresh: bool = False) -> subprocess.CompletedProcess:
+    done = launched([*launch_command(script=ROOT / f"scripts/{script}.py"), *arguments], folder, fresh=fresh)
     assert done.returncode == 0, done.stderr
     return done
-
-
-def curve_pixels(path: Path, colour: str = COLOURS[0]) -> int:
-    """How much of a picture is of a curve's own colour."""
-    wanted = [int(colour[k : k + 2], 16) for k in (1, 3, 5)]
-    return int((np.abs(np.asarray(Image.open(path).convert("RGB")).astype(int) - wanted).max(-1) < 40).sum())
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +49,8 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def shown(folder) -> subprocess.CompletedProcess:
     """A VAE of twelve updates, its progress shown, and validated."""
-    return launch("train_vae", folder, *vae_flags(name="shown", run__progress="true", validation_split="test"))
+    arguments = vae_flags(name="shown", run__progress="true", validation_split="test")
+    return launch("train_vae", folder, *arguments, fresh=True)
 
 
 # ---- the beginning -------------------------------------------------------------------------------
@@ -110,7 +102,7 @@ def test_a_resumed_run_says_from_where(folder):
 
 def test_two_processes_say_so_once(folder):
     two = launch_command("--multi_gpu", "--num_processes", "2", script=ROOT / "scripts/train_vae.py")
-    done = run([*two, *vae_flags(name="two", run__progress="true", num_updates="3")], folder)
+    done = launched([*two, *vae_flags(name="two", run__progress="true", num_updates="3")], folder)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("Training two: 2 processes, cpu, 1 thread each, precision fp32.") == 1
     assert done.stderr.count("  updates   3 of 32 images, ") == 1 and done.stderr.count("update 3/3: loss ") == 1
@@ -134,6 +126,7 @@ def test_a_terminal_shows_a_bar_with_the_loss_of_the_first_updates(tmp_path):
     termios.tcsetwinsize(other, (40, 200))
     command = [*launch_command(script=ROOT / "scripts/train_vae.py")]
     command += vae_flags(name="x", run__progress="true", run__log_every="12")
+    command = warmed(command, environment())
     process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=other, stdout=subprocess.DEVNULL)
     os.close(other)
     said = b""
@@ -187,47 +180,6 @@ def test_nothing_is_read_where_nothing_is_shown(tmp_path, capsys):
     assert capsys.readouterr().err.splitlines() == ["update 1/4: loss_b 2; 10 images/s, 00:00 left"]
 
 
-# ---- curves --------------------------------------------------------------------------------------
-
-
-def test_curves_show_what_is_logged(tmp_path):
-    """More of a curve for more rows; held-out images in their own colour; half a row at the end does no harm."""
-    log = tmp_path / "log.jsonl"
-    assert curves.draw_curves(tmp_path) is None
-    log.write_text('{"update": 1, "lr": 0.1}\n')
-    assert curves.draw_curves(tmp_path) is None, "a learning rate alone is no curve"
-    rows = [{"update": 10 * k, "loss": 1 / k, "accuracy": 1 - 1 / k} for k in range(1, 60)]
-    log.write_text("".join(json.dumps(row) + "\n" for row in rows[:2]))
-    few = curve_pixels(curves.draw_curves(tmp_path))
-    rows[30]["validation_accuracy"], rows[40]["validation_accuracy"] = 0.4, 0.5
-    log.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"upd')
-    path = curves.draw_curves(tmp_path)
-    assert path == tmp_path / "curves.png" and curve_pixels(path) > 500 and few > 20
-    assert curve_pixels(path, COLOURS[1]) > 50
-    bottom = Image.open(path).crop((0, Image.open(path).height - 60, *Image.open(path).size))
-    bottom.save(tmp_path / "legend.png")
-    assert curve_pixels(tmp_path / "legend.png", COLOURS[1]) > 20, "the second panel's curve is named too"
-    assert Image.open(path).width > 900, "two panels"
-
-
-def test_curves_are_drawn_at_most_a_hundredth_of_the_time(monkeypatch, tmp_path):
-    now, drawn = [0.0], []
-
-    def draw(folder: Path) -> None:
-        drawn.append(now[0])
-        now[0] += 3
-
-    monkeypatch.setattr(curves.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(curves, "draw_curves", draw)
-    keeper = curves.Curves(tmp_path)
-    while now[0] < 2000:
-        keeper.keep_up()
-        now[0] += 1
-    assert len(drawn) >= 5 and 3 * len(drawn) <= 0.011 * now[0]
-    keeper.keep_up(now=True)
-    assert drawn[-1] == 2000
-
-
 # ---- the end -------------------------------------------------------------------------------------
 
 
@@ -264,11 +216,11 @@ def test_the_next_commands_work(folder, shown):
         "vae": None,
     }.items():
         script = str(ROOT / f"scripts/train_{family}.py")
-        training = run([sys.executable, script, *arguments], folder) if arguments else shown
+        training = launched([sys.executable, script, *arguments], folder) if arguments else shown
         assert training.returncode == 0, training.stderr
         commands = next_commands(training)
         for command in commands:
-            done = run(command, folder)
+            done = launched(command, folder)
             assert done.returncode == 0, (family, shlex.join(command), done.stderr)
         used[family] = [Path(command[1]).name for command in commands]
     assert used == {
@@ -310,7 +262,7 @@ def test_errors_end_in_their_own_words(wrong, tmp_path):
         ([*LAUNCH, str(ROOT / "scripts/train_vae.py")], 1),
         ([*TRIPTYCH, "train-vae"], 2),
     ):
-        done = run([*command, *wrong], tmp_path)
+        done = launched([*command, *wrong], tmp_path, fresh=wrong[0] == "--nme")
         assert done.returncode == status, done.stderr
         assert "Traceback" not in done.stderr and done.stderr.strip().splitlines()[-1].startswith("error: ")
 
@@ -332,6 +284,6 @@ def test_ctrl_c_ends_in_how_to_go_on(tmp_path):
 
 def test_several_processes_end_with_the_status_of_theirs(tmp_path):
     several = ["--", "--multi_gpu", "--num_processes", "2", "--mixed_precision", "no", "--main_process_port", "0"]
-    done = run([*TRIPTYCH, "train-vae", "--data.path", "./nowhere", *several], tmp_path)
+    done = launched([*TRIPTYCH, "train-vae", "--data.path", "./nowhere", *several], tmp_path)
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     assert "error: data.path './nowhere' does not exist" in done.stderr

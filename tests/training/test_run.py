@@ -158,7 +158,7 @@ def test_two_processes_equal_one(tmp_path, train, reference):
     two = ["--multi_gpu", "--num_processes", "2"]
     # AdamW: Muon orthogonalises in bf16, which turns the last bits of a gradient into visible digits.
     same_for_both = {"unet__dropout": 0, "optimizer__name": "adamw"}
-    done = train(*two, name="two", batch_size=4, **same_for_both)
+    done = train(*two, name="two", batch_size=4, fresh=True, **same_for_both)
     assert done.returncode == 0, done.stderr
     one = train(name="one", **same_for_both)
     assert one.returncode == 0, one.stderr

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from triptych.config.training import EmaConfig, ExperimentConfig, OptimizerConfig
 from triptych.errors import check
@@ -11,10 +11,17 @@ from triptych.errors import check
 
 @dataclass(frozen=True)
 class ClassifierModelConfig:
-    """The layout of transformers' ``ResNetForImageClassification``; channels and classes are those of the data."""
+    """The layout of one of transformers' image classifiers; channels and classes are those of the data."""
+
+    model_type: Literal["resnet", "convnext"] = "resnet"
+    """By transformers' names: "resnet", residual blocks of 3x3 convolutions and batch normalisation (He et al. 2016);
+    "convnext", 7x7 convolutions within a channel, 1x1 between them, and layer normalisation (Liu et al. 2022)."""
 
     embedding_size: int = 64
-    """Width of the stem, which halves the (enlarged) image twice."""
+    """Width of a resnet's stem, which halves the (enlarged) image twice."""
+
+    patch_size: int = 4
+    """Side of the patches of the (enlarged) image that a convnext's stem makes positions of."""
 
     hidden_sizes: tuple[int, ...] = (128, 256, 512)
     """Widths of the stages; each but the first halves the resolution once more."""
@@ -23,14 +30,32 @@ class ClassifierModelConfig:
     """Residual blocks of each stage."""
 
     layer_type: Literal["basic", "bottleneck"] = "basic"
-    """ "basic": two 3x3 convolutions a block (He et al. 2016, fig. 5 left); "bottleneck": 1x1, 3x3, 1x1 (right)."""
+    """Of a resnet: "basic", two 3x3 convolutions a block (He et al. 2016, fig. 5 left); "bottleneck", 1x1, 3x3, 1x1
+    (right)."""
+
+    drop_path_rate: float = 0.0
+    """How often the last block of a convnext is left out in training, those before it in proportion (Huang et al.
+    2016)."""
+
+    layer_scale_init_value: float = 0.1
+    """What a convnext's blocks count at first. Liu et al. begin with 1e-6, for trainings of hundreds of epochs."""
 
     def __post_init__(self) -> None:
         check(self.embedding_size >= 1, "model.embedding_size must be at least 1")
+        check(self.patch_size >= 1, "model.patch_size must be at least 1")
         check(len(self.hidden_sizes) >= 1, "model.hidden_sizes needs at least one stage")
         check(all(c >= 4 for c in self.hidden_sizes), "model.hidden_sizes must be at least 4")
         check(len(self.depths) == len(self.hidden_sizes), "model.depths needs one number for each of hidden_sizes")
         check(all(d >= 1 for d in self.depths), "model.depths must be at least 1")
+        check(0 <= self.drop_path_rate < 1, "model.drop_path_rate must lie in [0, 1)")
+
+    def settings(self) -> dict[str, Any]:
+        """Those that transformers' configuration of this ``model_type`` has."""
+        shared = {"model_type": self.model_type, "hidden_sizes": self.hidden_sizes, "depths": self.depths}
+        if self.model_type == "resnet":
+            return shared | {"embedding_size": self.embedding_size, "layer_type": self.layer_type}
+        own = {"patch_size": self.patch_size, "num_stages": len(self.depths), "drop_path_rate": self.drop_path_rate}
+        return shared | own | {"layer_scale_init_value": self.layer_scale_init_value}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import LogFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, LogFormatter, MaxNLocator
 
 from triptych.figures.images import save
 from triptych.figures.palette import COLOURS, in_words, look_of
@@ -74,6 +74,8 @@ def save_curves(
             ticks = sorted({value for x, *_ in runs.values() for value in x})
             axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axis.minorticks_off()
+        if not log_x and max(max(x) for x, *_ in runs.values()) >= 10_000:
+            axis.xaxis.set_major_formatter(EngFormatter())  # 800 k, 1.5 M: the zeros of millions run together
         values = np.concatenate([y for _, y, *_ in runs.values()])
         # The first of many steps would flatten all that follows.
         low, high = np.quantile(values, [0, 0.97 if long else 1])

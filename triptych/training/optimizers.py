@@ -48,14 +48,18 @@ def make_optimizers(
     AdamW (Loshchilov & Hutter 2019) alone, or with ``config.name == "muon"`` also Muon (Jordan et al. 2024), which
     replaces the update of a weight matrix by its nearest orthogonal one. Muon is for hidden layers: what maps from
     or to data, classes and time (parameters whose names begin with one of `ends`), and everything that is no
-    matrix, stays with AdamW. With ``"sgd"``, Nesterov's accelerated gradient (Sutskever et al. 2013) for everything.
+    matrix, stays with AdamW; so do kernels within a channel, whose rows see nothing of each other. With ``"sgd"``,
+    Nesterov's accelerated gradient (Sutskever et al. 2013) for everything.
     What is frozen (``requires_grad`` is false) belongs to none of them.
     """
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if config.name == "sgd":
         settings = {"lr": config.lr, "momentum": config.betas[0], "weight_decay": config.weight_decay}
         return [torch.optim.SGD(named.values(), nesterov=config.betas[0] > 0, fused=True, **settings)]
-    hidden = {name: p for name, p in named.items() if p.ndim >= 2 and not name.startswith(tuple(ends))}
+    convolutions = [layer for layer in model.modules() if isinstance(layer, torch.nn.Conv2d)]
+    within_channels = {id(layer.weight) for layer in convolutions if layer.groups > 1}
+    matrices = {name: p for name, p in named.items() if p.ndim >= 2 and id(p) not in within_channels}
+    hidden = {name: p for name, p in matrices.items() if not name.startswith(tuple(ends))}
     if config.name == "adamw":
         hidden = {}
     rest = [p for name, p in named.items() if name not in hidden]

@@ -1,4 +1,4 @@
-"""The VAE: its mathematics against torch.distributions, its training under accelerate, its pipeline elsewhere."""
+"""The VAE's training, what is scored and drawn of it, and studies of several."""
 
 from __future__ import annotations
 
@@ -6,252 +6,25 @@ from triptych.cli import command
 
 import importlib
 import json
-import shutil
-import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT, environment, flags, launched
+from conftest import ROOT, flags, launched
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 from stand_ins import make_diffusion as make_diffusion_pipeline
-from stand_ins import make_vae, vae_flags
-from torch.distributions import Bernoulli, Independent, MultivariateNormal, Normal, kl_divergence
+from stand_ins import vae_flags
+from torch.distributions import Normal, kl_divergence
 
-from models.vae import VAE, Posterior
 from triptych.config.base import DataConfig, read_yaml
 from triptych.config.vae import VaeConfig
 from triptych.data.sources import load_images
 from triptych.errors import UserError
 from triptych.evaluation.latents import prior_plane
-from triptych.losses.vae import bernoulli_nll, free_bits, gaussian_nll, importance_weighted_bound, kl_to_standard_normal
 from triptych.studies import stages
 from triptych.training.run import Run
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-# ---- mathematics -----------------------------------------------------------------------------------------
-
-
-def test_kl_and_its_gradient_are_torchs():
-    mean = torch.randn(5, 3, generator=seeded(0), dtype=torch.float64, requires_grad=True)
-    logvar = torch.randn(5, 3, generator=seeded(1), dtype=torch.float64, requires_grad=True)
-    ours = kl_to_standard_normal(mean, logvar)
-    theirs = kl_divergence(Normal(mean, (0.5 * logvar).exp()), Normal(0.0, 1.0))
-    torch.testing.assert_close(ours, theirs)
-    gradients = [torch.autograd.grad(kl.sum(), (mean, logvar), retain_graph=True) for kl in (ours, theirs)]
-    torch.testing.assert_close(*gradients)
-
-
-def test_bernoulli_is_torchs():
-    logits = torch.randn(4, 1, 3, 3, generator=seeded(0))
-    pixels = torch.randint(0, 2, (4, 1, 3, 3), generator=seeded(1)).float()
-    theirs = -Independent(Bernoulli(logits=logits), 3).log_prob(pixels)
-    torch.testing.assert_close(bernoulli_nll(logits, pixels), theirs)
-
-
-def test_gaussian_is_torchs_and_so_is_the_gradient_of_sigma():
-    mean, pixels = torch.rand(2, 4, 3, 2, 2, generator=seeded(0))
-    log_sigma = torch.tensor(-0.7, requires_grad=True)
-    ours = gaussian_nll(mean, pixels, log_sigma)
-    theirs = -Independent(Normal(mean, log_sigma.exp()), 3).log_prob(pixels)
-    torch.testing.assert_close(ours, theirs)
-    torch.testing.assert_close(*(torch.autograd.grad(x.sum(), log_sigma, retain_graph=True) for x in (ours, theirs)))
-
-
-def test_reparameterisation_has_the_posterior_it_says():
-    posterior = Posterior(torch.tensor([[1.0, -2.0]]), torch.tensor([[0.0, -2.0]]))
-    z = posterior.sample(torch.randn(200_000, 2, generator=seeded(0)))
-    torch.testing.assert_close(z.mean(0), posterior.mean[0], atol=0.01, rtol=0)
-    torch.testing.assert_close(z.var(0), posterior.logvar[0].exp(), atol=0.01, rtol=0.01)
-
-
-def test_free_bits():
-    kl = torch.tensor([[0.1, 3.0, 0.0], [0.3, 1.0, 0.0]], requires_grad=True)
-    assert free_bits(kl, 0.0).item() == pytest.approx(kl.sum(1).mean().item())
-    assert free_bits(kl, 0.5).item() == pytest.approx(0.5 + 2.0 + 0.5)
-    (gradient,) = torch.autograd.grad(free_bits(kl, 0.5), kl)
-    assert gradient[:, 1].tolist() == [0.5, 0.5] and not gradient[:, [0, 2]].any()
-
-
-def linear_gaussian():
-    """p(z) = N(0, I), p(x | z) = N(W z, s^2 I): log p(x) is known exactly."""
-    weights = torch.randn(6, 2, generator=seeded(1), dtype=torch.float64)
-    sigma = 0.6
-    x = torch.randn(5, 2, generator=seeded(2), dtype=torch.float64) @ weights.T
-    x = x + sigma * torch.randn(5, 6, generator=seeded(3), dtype=torch.float64)
-    covariance = weights @ weights.T + sigma**2 * torch.eye(6, dtype=torch.float64)
-    exact = MultivariateNormal(torch.zeros(6, dtype=torch.float64), covariance).log_prob(x)
-    posterior_covariance = torch.linalg.inv(torch.eye(2, dtype=torch.float64) + weights.T @ weights / sigma**2)
-    mean = x @ weights @ posterior_covariance / sigma**2
-    # The best Gaussian with independent dimensions, widened: what an imperfect encoder would say.
-    logvar = (posterior_covariance.diagonal() * 3).log().expand_as(mean)
-    return weights, sigma, x, exact, mean, logvar
-
-
-def bound(k: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    weights, sigma, x, exact, mean, logvar = linear_gaussian()
-    z = mean + (0.5 * logvar).exp() * torch.randn(k, *mean.shape, generator=seeded(seed), dtype=torch.float64)
-    log_likelihood = Independent(Normal(z @ weights.T, sigma), 1).log_prob(x)
-    return importance_weighted_bound(log_likelihood, z, mean, logvar), exact
-
-
-def test_importance_weighted_bound_meets_the_exact_likelihood():
-    estimate, exact = bound(200_000, seed=0)
-    torch.testing.assert_close(estimate, exact, atol=0.01, rtol=0)
-
-
-def test_importance_weighted_bound_rises_with_k():
-    means = [torch.stack([bound(k, seed)[0] for seed in range(1000)]).mean(0) for k in (1, 5, 50)]
-    exact = bound(1, 0)[1]
-    assert (means[0] < means[1]).all() and (means[1] < means[2]).all() and (means[2] < exact + 0.02).all()
-
-
-def test_importance_weighted_bound_at_one_is_the_elbo():
-    weights, sigma, x, _, mean, logvar = linear_gaussian()
-    one = torch.stack([bound(1, seed)[0] for seed in range(3000)]).mean(0)
-    z = mean + (0.5 * logvar).exp() * torch.randn(20_000, *mean.shape, generator=seeded(9), dtype=torch.float64)
-    reconstruction = Independent(Normal(z @ weights.T, sigma), 1).log_prob(x).mean(0)
-    elbo = reconstruction - kl_to_standard_normal(mean, logvar).sum(1)
-    torch.testing.assert_close(one, elbo, atol=0.2, rtol=0)
-
-
-# ---- network -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("architecture", ["conv", "mlp"])
-@pytest.mark.parametrize(("side", "channels", "latent_dim"), [(28, 1, 2), (32, 3, 16), (8, 1, 1)])
-def test_shapes(architecture, side, channels, latent_dim):
-    vae = VAE(side, channels, latent_dim, architecture, hidden_channels=(8, 16), hidden_dim=16)
-    logits, posterior = vae(torch.rand(2, channels, side, side) * 2 - 1, torch.randn(2, latent_dim))
-    assert logits.shape == (2, channels, side, side)
-    assert posterior.mean.shape == posterior.logvar.shape == (2, latent_dim)
-    loss = bernoulli_nll(logits, torch.rand_like(logits)).mean()
-    loss = loss + kl_to_standard_normal(posterior.mean, posterior.logvar).sum(1).mean()
-    loss.backward()
-    assert all(p.grad is not None for p in vae.parameters())
-
-
-def test_a_plain_autoencoder_does_not_sample():
-    vae = VAE(8, 1, 2, hidden_channels=(8, 8), hidden_dim=8, variational=False)
-    x = torch.rand(3, 1, 8, 8)
-    a, b = (vae(x, torch.randn(3, 2, generator=seeded(s)))[0] for s in (1, 2))
-    assert torch.equal(a, b)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"latent_dim": 0}, "latent_dim"),
-        ({"image_size": 30}, "multiple of 4"),
-        ({"architecture": "vit"}, "architecture"),
-    ],
-)
-def test_sizes_the_network_cannot_take(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        VAE(**arguments)
-
-
-# ---- pipeline ----------------------------------------------------------------------------------------------
-
-
-def test_pipeline_encodes_decodes_and_interpolates():
-    pipeline = make_vae()
-    images = torch.rand(4, 1, 8, 8, generator=seeded(0))
-    mean, logvar = pipeline.encode(images)
-    again = pipeline.reconstruct(images)
-    torch.testing.assert_close(again, pipeline.decode(mean))
-    line = pipeline.interpolate(images[0], images[1], 5)
-    torch.testing.assert_close(line[[0, -1]], again[:2])
-    assert logvar.shape == (4, 3) and again.min() >= 0 and again.max() <= 1
-    drawn = pipeline(2, generator=[seeded(1), seeded(2)], output_type="pt")
-    torch.testing.assert_close(pipeline(1, generator=[seeded(2)], output_type="pt").images[0], drawn.images[1])
-    assert pipeline(latents=torch.zeros(2, 3)).images[0].size == (8, 8)
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda p: p.encode(torch.rand(1, 3, 8, 8)), r"\(B, 1, 8, 8\)"),
-        (lambda p: p.encode(torch.full((1, 1, 8, 8), 255.0)), r"\[0, 1\]"),
-        (lambda p: p.decode(torch.zeros(2, 4)), r"\(B, 3\)"),
-        (lambda p: p(output_type="jpeg"), "output_type"),
-        (lambda p: p(4, generator=[seeded(1), seeded(2)]), "2 generators were given for 4 images"),
-        (lambda p: p(4, generator=(seeded(1),)), "1 generators were given for 4 images"),
-        (lambda p: p(4, generator=[]), "0 generators"),
-        (lambda p: p(1, generator=3), "torch.Generator"),
-        (lambda p: p(2, generator=[1, 2]), "torch.Generator"),
-        *((lambda p, n=n: p(n), "num_images must be a whole number") for n in (0, -1, 2.0, "2", None, True)),
-        (lambda p: p(latents=torch.full((1, 3), torch.nan)), "latents hold NaN"),
-        (lambda p: p(latents=torch.zeros(0, 3)), r"\(B, 3\)"),
-        (lambda p: p(latents=np.zeros((1, 3))), "latents must be a tensor of floats, not ndarray"),
-        (lambda p: p(latents=torch.full((1, 3), 1e38)), "gave NaN or infinite"),
-        (lambda p: p.decode(torch.zeros(1, 3, dtype=torch.int64)), "not torch.int64"),
-        (lambda p: p.encode(torch.zeros(1, 1, 8, 8, dtype=torch.uint8)), r"not torch.uint8.*images.float\(\) / 255"),
-        (lambda p: p.encode(torch.full((1, 1, 8, 8), torch.nan)), "images hold NaN"),
-        (lambda p: p.encode(torch.full((1, 1, 8, 8), -torch.inf)), "images hold NaN or infinite"),
-        (lambda p: p.encode(torch.zeros(0, 1, 8, 8)), r"\(B, 1, 8, 8\), not \(0, 1, 8, 8\)"),
-        (lambda p: p.encode(torch.zeros(1, 8, 8)), r"\(B, 1, 8, 8\)"),
-        (lambda p: p.encode([torch.zeros(1, 8, 8)]), "not list"),
-        (lambda p: p.reconstruct(np.zeros((1, 1, 8, 8))), "not ndarray"),
-        (lambda p: p.interpolate(torch.zeros(1, 8, 8), torch.zeros(1, 8, 9)), r"last must be \(B, 1, 8, 8\)"),
-        (
-            lambda p: p.interpolate(torch.zeros(1, 8, 8).byte(), torch.zeros(1, 8, 8)),
-            "first must be a tensor of floats",
-        ),
-        (lambda p: p.interpolate(torch.zeros(1, 8, 8), torch.ones(1, 8, 8), 0), "num_steps"),
-        (lambda p: p.interpolate(torch.zeros(1, 8, 8), torch.full((1, 8, 8), torch.nan)), "last hold NaN"),
-    ],
-)
-def test_pipeline_refuses(call, message):
-    with pytest.raises(ValueError, match=message):
-        call(make_vae())
-
-
-def test_numbers_and_generators_as_the_class_pipeline_takes_them():
-    pipeline = make_vae()
-    expected = pipeline(2, generator=[seeded(1), seeded(2)], output_type="pt").images
-    for count in (np.int64(2), torch.tensor(2)):
-        drawn = pipeline(count, generator=(seeded(1), seeded(2)), output_type="pt").images
-        assert torch.equal(drawn, expected)
-    assert torch.equal(
-        pipeline(num_images_per_prompt=2, generator=[seeded(1), seeded(2)], output_type="pt")[0], expected
-    )
-    with pytest.raises(ValueError, match="batch_size is called num_images here"):
-        pipeline(2, batch_size=2)
-
-
-TRAVELLER = """
-import sys
-sys.modules["models"] = sys.modules["triptych"] = None
-import torch
-from diffusers import DiffusionPipeline
-for folder, again in (("saved", "again"), ("again", "third")):
-    pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
-    torch.save(pipeline(latents=torch.linspace(-1, 1, 6).view(2, 3), output_type="pt").images, folder + ".pt")
-    pipeline.save_pretrained(again)
-"""
-
-
-def test_pipeline_travels(tmp_path):
-    pipeline = make_vae()
-    pipeline.save_pretrained(tmp_path / "original")
-    shutil.copytree(tmp_path / "original", tmp_path / "saved")
-    env = {key: value for key, value in environment().items() if key != "PYTHONPATH"}
-    done = subprocess.run([sys.executable, "-c", TRAVELLER], cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    expected = pipeline(latents=torch.linspace(-1, 1, 6).view(2, 3), output_type="pt").images
-    for name in ("saved", "again"):
-        torch.testing.assert_close(torch.load(tmp_path / f"{name}.pt"), expected)
-
-
-# ---- training ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

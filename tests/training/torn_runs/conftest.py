@@ -1,0 +1,70 @@
+"""A run of twelve updates, a copy of it to be damaged, and trainings in this process."""
+
+from __future__ import annotations
+
+from triptych.cli import command
+
+import importlib
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, flags, launched
+from stand_ins import classifier_flags, gan_flags, vae_flags
+
+from triptych.config.classifier import ClassifierConfig
+from triptych.config.diffusion import DiffusionConfig
+from triptych.config.gan import GanConfig
+from triptych.config.vae import VaeConfig
+
+TRAININGS = {
+    "train_diffusion": (DiffusionConfig, flags),
+    "train_vae": (VaeConfig, vae_flags),
+    "train_gan": (GanConfig, gan_flags),
+    "train_classifier": (ClassifierConfig, classifier_flags),
+}
+
+
+@pytest.fixture
+def start(monkeypatch, tmp_path):
+    """A training in this process, from its command line on; the run's folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(script: str, *arguments: object) -> Path:
+        monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, arguments)])
+        configs = []
+        command(lambda config: configs.append(config), TRAININGS[script][0])
+        importlib.import_module(script).main(configs[0])
+        return Path(configs[0].run.output_dir) / configs[0].name
+
+    return call
+
+
+@pytest.fixture
+def train(start):
+    """The tiny experiment of one of the scripts."""
+
+    def call(name: str, script: str = "train_vae", **changes: object) -> Path:
+        return start(script, *TRAININGS[script][1](name=name, **{k: str(v) for k, v in changes.items()}))
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A run of twelve updates with checkpoints of 8 and 12."""
+    folder = tmp_path_factory.mktemp("trained")
+    script = [sys.executable, str(ROOT / "scripts/train_vae.py"), *vae_flags(name="run")]
+    done = launched(script, folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("Training run: cpu, 1 thread, precision fp32.\n")
+    return folder / "runs/run"
+
+
+@pytest.fixture
+def run(trained, tmp_path) -> Path:
+    """A copy of it, stopped before its pipeline was saved."""
+    shutil.copytree(trained, tmp_path / "runs/run")
+    shutil.rmtree(tmp_path / "runs/run/pipeline")
+    return tmp_path / "runs/run"
