@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from triptych.cli import command, named_folders
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def main(
     data: DataConfig = DataConfig(split="test"),  # noqa: B008 - frozen
     train_split: str = "train",
     num_images: int = 2000,
-    sure_from: float = 0.9,
+    sure_of_real: float = 0.95,
     num_bootstrap: int = 20,
     device: str | None = None,
     seed: int = 0,
@@ -55,7 +56,8 @@ def main(
         data: the real images that the drawn ones are compared with.
         train_split: real images beside them.
         num_images: drawn from each, a multiple of ten.
-        sure_from: the probability of the likeliest class from which the judge counts as sure.
+        sure_of_real: the judge counts as sure where it gives its likeliest class the probability that it gives to this
+            share of the real images, or more.
         num_bootstrap: resamplings of the images for the interval of the Frechet distance; 0 = none.
         device: cpu, cuda, mps; the best there is if not given.
         seed: of the draws.
@@ -64,8 +66,8 @@ def main(
     """
     claim_study(output, overwrite)
     folders = named_folders(models, "models", taken=("real",))
-    if num_images < 10 or num_images % 10 or not folders or not 0 < sure_from < 1:
-        raise UserError("models must name one at least, num_images be a multiple of ten, sure_from between 0 and 1.")
+    if num_images < 10 or num_images % 10 or not folders or not 0 < sure_of_real < 1:
+        raise UserError("models must name one at least, num_images be a multiple of ten, sure_of_real between 0 and 1.")
     require_one_process()
     place = find_device(device)
     reference = load_images(data, need_labels=True)
@@ -74,8 +76,10 @@ def main(
         raise UserError(f"num_images {num_images} is more than the {len(train)} images of {train_split!r}.")
     critic = load_judge(judge or judge_of(reference.class_names, reference.image_size), place)
     key = {"judge": critic.fingerprint, "data": data.path, "split": data.split, "n": num_images, "seed": seed}
-    key |= {"sure_from": sure_from}
     real = extract(critic, reference, cache=output / "features")
+    # A judge trained with label smoothing is never quite sure, so what is sure is told by what it says of real images.
+    sure_from = float(real["logits"].double().softmax(1).amax(1).quantile(1 - sure_of_real))
+    key |= {"sure_from": sure_from, "sure_of_real": sure_of_real}
     rows, found = Rows(output / "rows.jsonl"), {}
     for name, folder in (folders | {"real": train_split}).items():
         key["weights"] = weights_hash(folder)  # of the real images, their split
@@ -117,14 +121,18 @@ def table(found: dict[str, dict[str, Any]]) -> str:
                 percent_with_interval(row["sure"], row["sure_interval"]),
                 *(f"{one}: {percent_with_interval(of['share'], of['share_interval'])}" for one, of in ends),
                 with_interval(row, "frechet_distance"),
-                *(f"{row[score]:.3f}" for score in ("precision", "recall")),
+                *(
+                    percent_with_interval(row[score], 1.96 * math.sqrt(row[score] * (1 - row[score]) / row[count]))
+                    for score, count in (("precision", "n"), ("recall", "reference_n"))
+                ),
             ]
         )
     first = next(iter(found.values()))
     note = (
         f"n = {first['n']:,}, seed {first['seed']}; {first['features']}, sure from a probability of "
-        f"{first['sure_from']:g} on; against {first['reference_n']:,} images of {first['data']}, {first['split']}; ± "
-        f"half the 95 % interval. real: as many training images."
+        f"{first['sure_from']:.3f} on, which {100 * first['sure_of_real']:g} % of the reference reach; against "
+        f"{first['reference_n']:,} images of {first['data']}, {first['split']}; ± half the 95 % interval, of precision "
+        "and recall for the images counted, the others given. real: as many training images."
     )
     return f"{markdown(titles, lines)}\n\n{note}\n"
 

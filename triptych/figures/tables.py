@@ -23,8 +23,8 @@ def with_interval(row: Mapping[str, Any], key: str, digits: int | None = None) -
 
 
 def percent_with_interval(share: float, half: float) -> str:
-    """A share in [0, 1] and half its interval as "85.3 ± 0.1 %", with a digit more where the interval is that small."""
-    digits = 2 if 0 < half < 0.0005 else 1
+    """A share in [0, 1] and half its interval as "85.3 ± 0.1 %"; to three digits where the interval is that small."""
+    digits = next((digits for digits in (1, 2) if 100 * half >= 0.5 * 10**-digits or not half), 3)
     return f"{100 * share:.{digits}f} ± {100 * half:.{digits}f} %"
 
 
