@@ -12,7 +12,7 @@ from triptych.errors import UserError
 
 # What the commands that go on where they were interrupted leave in their folder: measurements, images drawn, cached
 # features, and training runs, their own or those of their parts.
-TRACES = ("rows.jsonl", "drawn_*", "features", "run.json", "*/run.json")
+TRACES = ("rows.jsonl", "drawn_*", "measured_*", "features", "run.json", "*/run.json")
 
 PICTURES = (".png", ".svg", ".pdf")  # what charts and tables of images are written as
 

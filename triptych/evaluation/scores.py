@@ -182,3 +182,24 @@ def recognised(known_classes: list[str], asked_classes: list[str], logits: torch
     mean, interval = mean_and_interval((answers == expected).double().tolist())
     scores = {"class_accuracy": mean, "class_accuracy_interval": interval}
     return scores | {key: found[key] for key in ("per_class", "confusion_matrix")}
+
+
+def certainty(class_names: list[str], logits: torch.Tensor, sure_from: float) -> dict[str, Any]:
+    """How sure a judge is of images that nobody named a class for, and what it takes them for.
+
+    Args:
+        class_names: of the judge.
+        logits: its answers, (N, len(class_names)).
+        sure_from: the probability of the likeliest class from which it counts as sure.
+
+    Returns:
+        "sure", the share it is sure of, with its 95 % interval; "classes", by name the share taken for that class, sure
+        or not, with its interval.
+    """
+    likeliest = logits.double().softmax(1).max(1)
+    sure, interval = mean_and_interval((likeliest.values >= sure_from).double().tolist())
+    classes = {}
+    for k, name in enumerate(class_names):
+        share, half = mean_and_interval((likeliest.indices == k).double().tolist())
+        classes[name] = {"share": share, "share_interval": half}
+    return {"sure": sure, "sure_interval": interval, "classes": classes}

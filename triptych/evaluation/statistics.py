@@ -12,3 +12,14 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
     values = np.asarray(values, dtype=np.float64)
     spread = values.std(ddof=1) if len(values) > 1 else 0.0
     return float(values.mean()), float(1.96 * spread / np.sqrt(len(values)))
+
+
+def ratio_and_interval(parts: Sequence[float], wholes: Sequence[float]) -> tuple[float, float]:
+    """Sum of `parts` over sum of `wholes`, of the same items, and half the width of its 95 % confidence interval.
+
+    By the delta method: to first order the ratio errs as the mean of parts - ratio * wholes does.
+    """
+    parts, wholes = (np.asarray(values, dtype=np.float64) for values in (parts, wholes))
+    ratio = float(parts.sum() / wholes.sum())
+    _, interval = mean_and_interval(parts - ratio * wholes)
+    return ratio, interval / float(wholes.mean())

@@ -22,5 +22,11 @@ def with_interval(row: Mapping[str, Any], key: str, digits: int | None = None) -
     return f"{row[key]:.{digits}f}" + (f" ± {interval:.{digits}f}" if interval is not None else "")
 
 
+def percent_with_interval(share: float, half: float) -> str:
+    """A share in [0, 1] and half its interval as "85.3 ± 0.1 %"; to three digits where the interval is that small."""
+    digits = next((digits for digits in (1, 2) if 100 * half >= 0.5 * 10**-digits or not half), 3)
+    return f"{100 * share:.{digits}f} ± {100 * half:.{digits}f} %"
+
+
 def _line(cells: Iterable[object]) -> str:
     return f"| {' | '.join(map(str, cells))} |"
