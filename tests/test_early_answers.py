@@ -23,6 +23,7 @@ for script in sys.argv[1:]:
             except SystemExit as left:
                 assert left.code == code, (script, arguments, left.code, said.getvalue())
         assert text in said.getvalue(), (script, said.getvalue())
+        assert "<class" not in said.getvalue(), (script, said.getvalue())
         heavy = {"torch", "diffusers", "matplotlib", "sklearn", "datasets"} & sys.modules.keys()
         assert not heavy, (script, arguments, heavy)
 """

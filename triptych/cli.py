@@ -81,9 +81,18 @@ def command(main: Callable[..., Any], parameters: type[T] | Callable[..., Any] |
         _leave(error, f"error: {explain(error)}{_what_is_kept(run)} {tell_traceback(error, run)}", 1)
 
 
+class PlainHelp(jsonargparse.DefaultHelpFormatter):
+    """Help in which a type is called Path, not <class 'Path'>."""
+
+    def format_help(self) -> str:
+        return re.sub(r"<class\s+'([\w.]+)'>", r"\1", super().format_help())
+
+
 def _from_command_line(main: Callable[..., Any], parameters: type[T] | Callable[..., Any] | None) -> dict[str, Any]:
     """The arguments of `main`."""
-    parser = jsonargparse.ArgumentParser(description=sys.modules["__main__"].__doc__, exit_on_error=False)
+    parser = jsonargparse.ArgumentParser(
+        description=sys.modules["__main__"].__doc__, exit_on_error=False, formatter_class=PlainHelp
+    )
     parser.add_argument("--config", action=jsonargparse.ActionConfigFile, help="a YAML file of these settings")
     if parameters is None:
         parser.add_function_arguments(main, as_positional=True)

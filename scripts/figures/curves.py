@@ -55,6 +55,8 @@ def main(
         for quantity, of_runs in curves.items():
             having = [row for row in rows if all(isinstance(row.get(key), int | float) for key in (quantity, x))]
             if not having:
+                if any(quantity in row for row in rows):
+                    raise UserError(f"{folder} doesn't tell the {against} of its rows. Draw against something else.")
                 known = sorted({key for row in rows for key in row} - {"update", "images_seen", "minutes"})
                 raise UserError(f"{folder} has logged no {quantity!r}. It has: {', '.join(known)}.")
             of_runs[label] = ([row[x] for row in having], [row[quantity] for row in having])
@@ -62,14 +64,14 @@ def main(
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:
-    """The rows of a run's log, each with the minutes it took to get there."""
+    """The rows of a run's log, each with the minutes it took to get there, where they are known."""
     if not (folder / "log.jsonl").exists():
         raise UserError(f"{folder} is not a run: there is no log.jsonl.")
     rows = read_rows(folder / "log.jsonl")
     # of updates done twice, the later; a run that is still training may not have timed its last row yet
     timing = [row for row in read_rows(folder / "timing.jsonl") if {"update", "seconds"} <= row.keys()]
     minutes = {row["update"]: row["seconds"] / 60 for row in timing}
-    return [row | {"minutes": minutes[row["update"]]} for row in rows if row.get("update") in minutes]
+    return [row | ({"minutes": minutes[row["update"]]} if row.get("update") in minutes else {}) for row in rows]
 
 
 if __name__ == "__main__":

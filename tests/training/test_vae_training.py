@@ -185,7 +185,12 @@ def test_curves_of_several_runs(main, tmp_path):
     for name in ("log", "timing"):  # a run that is still training: a row not yet timed, half a row
         path = tmp_path / f"runs/a/{name}.jsonl"
         path.write_text(path.read_text() + ('{"update": 999}\n{"upd' if name == "log" else '{"update": 9'))
-    assert importlib.import_module("figures.curves").read_log(tmp_path / "runs/a") == rows
+    assert importlib.import_module("figures.curves").read_log(tmp_path / "runs/a") == [*rows, {"update": 999}]
+    draw(runs, "kl", "minutes", output=tmp_path / "still.png")
+    (tmp_path / "runs/b/timing.jsonl").unlink()  # a record that keeps no times
+    draw(runs, "kl", "images", output=tmp_path / "untimed.png")
+    with pytest.raises(UserError, match="b doesn't tell the minutes of its rows"):
+        draw(runs, "kl", "minutes", output=tmp_path / "no.png")
     with pytest.raises(UserError, match="not a run"):
         draw(str(tmp_path))
     with pytest.raises(UserError, match="2 runs need as many different names"):
