@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,12 @@ def write_images(folder: Path, count: int = 6, size: tuple[int, int] = (8, 8), m
     return pixels
 
 
-def make_diffusion(channels: int = 3, unshuffle: int = 2, prediction_type: str = "v_prediction"):
+def make_diffusion(
+    channels: int = 3,
+    unshuffle: int = 2,
+    prediction_type: str = "v_prediction",
+    class_names: Sequence[str] = ("cat", "ship", "frog"),
+) -> ClassConditionalPipeline:
     torch.manual_seed(0)
     unet = UNet2DModel(
         sample_size=4,
@@ -61,13 +67,13 @@ def make_diffusion(channels: int = 3, unshuffle: int = 2, prediction_type: str =
         up_block_types=("AttnUpBlock2D", "UpBlock2D"),
         norm_num_groups=4,
         layers_per_block=1,
-        num_class_embeds=4,
+        num_class_embeds=len(class_names) + 1,
     )
     scheduler = DDPMScheduler(
         beta_schedule="squaredcos_cap_v2", prediction_type=prediction_type, timestep_spacing="trailing"
     )
     pipeline = ClassConditionalPipeline(
-        unet, scheduler, {0: "cat", 1: "ship", 2: "frog"}, unshuffle, num_inference_steps=3, guidance_scale=2.0
+        unet, scheduler, dict(enumerate(class_names)), unshuffle, num_inference_steps=3, guidance_scale=2.0
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

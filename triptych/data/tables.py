@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import errno
 import re
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import torch
 from huggingface_hub import HfApi, metadata_load
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+from PIL import Image
 
 from triptych.config.base import DataConfig
 from triptych.data.decoding import DecodingError
@@ -20,6 +24,26 @@ from triptych.data.splits import MissingSplit, check_labels
 from triptych.errors import UserError
 
 HUB_TIMEOUT_SECONDS = 10
+
+
+def save_table(folder: Path, splits: Mapping[str, tuple[torch.Tensor, torch.Tensor]], class_names: list[str]) -> None:
+    """Save images with their classes as a table that ``data.path`` can name, all of it or nothing.
+
+    Args:
+        folder: where, made here.
+        splits: by name, uint8 (N, C, H, W) and class ids (N,).
+        class_names: by class id.
+    """
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(class_names))})
+    tables = datasets.DatasetDict()
+    for split, (pixels, labels) in splits.items():
+        pictures = [Image.fromarray(each.permute(1, 2, 0).squeeze(-1).numpy()) for each in pixels]
+        tables[split] = datasets.Dataset.from_dict({"image": pictures, "label": labels.tolist()}, features)
+    datasets.disable_progress_bars()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}_") as partial:
+        tables.save_to_disk(f"{partial}/whole")
+        Path(partial, "whole").rename(folder)
 
 
 class Table:

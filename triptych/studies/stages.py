@@ -49,7 +49,7 @@ def train_once(script: str, experiment: Path, output: Path, name: str, *flags: o
             f"publish the one you choose: python scripts/publish.py {output / name} user/name"
         )
     run_folder = output / name
-    if not (run_folder / "pipeline").exists():
+    if not any((run_folder / saved).exists() for saved in ("pipeline", "classifier")):
         where = ["--name", name, "--run.output_dir", output, "--resume", "latest", "--run.push_to", "null"]
         train(script, "--config", experiment, *flags, *where)
     return run_folder
