@@ -68,7 +68,7 @@ def main(
         guidance_interval: guide only between these noise levels, [0.3,5]; the pipeline's own default if not given.
         batch_size: images drawn at once.
         dtype: precision of the drawing network.
-        device: where images are drawn: cpu, cuda, mps; the best there is if not given.
+        device: cpu, cuda, mps; the best there is if not given.
         output: folder of the images, the runs, scores.json, table.md and classes.png.
         train_flags: more flags for scripts/train_classifier.py, such as '[--num_updates, "100"]'.
         overwrite: write into an output folder that holds other things than this command's own work.

@@ -30,6 +30,7 @@ from triptych.evaluation.work_sharing import require_one_process
 from triptych.figures.charts import save_by_class
 from triptych.figures.tables import markdown, percent_with_interval, with_interval
 from triptych.jsonl import Rows
+from triptych.measures import MEASURES
 from triptych.outputs import claim_study
 from triptych.pipelines.store import load_pipeline, weights_hash
 from triptych.seeds import keyed_generator
@@ -110,7 +111,8 @@ def main(
 
 
 def table(found: dict[str, dict[str, Any]]) -> str:
-    titles = ["model", "judge sure", "rarest class", "commonest class", "Frechet distance", "precision", "recall"]
+    scores = (MEASURES[key].column for key in ("frechet_distance", "precision", "recall"))
+    titles = ["model", "judge sure", "rarest class", "commonest class", *scores]
     lines = []
     for name, row in found.items():
         by_share = sorted(row["classes"], key=lambda one: row["classes"][one]["share"])
