@@ -17,20 +17,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from triptych.config.base import DataConfig
 from triptych.data.sources import load_images
 from triptych.devices import find_device
 from triptych.errors import UserError
 from triptych.evaluation.extraction import extract
 from triptych.evaluation.judges import load_critic
-from triptych.evaluation.scores import NUMBERS, call_arguments, distances, draw, key_of, recognised, require_drawing
+from triptych.evaluation.scores import (
+    NUMBERS,
+    call_arguments,
+    distances,
+    draw,
+    floor_images,
+    key_of,
+    recognised,
+    require_drawing,
+)
 from triptych.evaluation.work_sharing import join
 from triptych.outputs import claim_file, claim_study
 from triptych.pipelines.schedulers import scheduler_class
 from triptych.pipelines.store import load_pipeline, weights_hash
-from triptych.seeds import keyed_generator
 
 
 def main(
@@ -116,8 +122,7 @@ def main(
     cache = features or output / "features"
     judged = extract(critic, images)
     real = extract(critic, reference, cache=cache)
-    chosen = torch.randperm(len(train), generator=keyed_generator("floor", seed))[: len(images)]
-    floor = extract(critic, train.__getitems__(chosen.tolist())["pixels"], cache=cache)
+    floor = extract(critic, floor_images(train, len(images), seed), cache=cache)
     if not processes.is_main:
         return  # what remains is arithmetic, done and written once
     scores = settings | {"judge": critic.name, "judge_fingerprint": critic.fingerprint, "data": data.path}

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -119,6 +119,24 @@ def study(monkeypatch, tmp_path, capsys) -> Callable[..., subprocess.CompletedPr
             code = left.code
         said = capsys.readouterr()
         return subprocess.CompletedProcess(sys.argv, code, said.out, said.err)
+
+    return call
+
+
+@pytest.fixture
+def train_here(monkeypatch, tmp_path) -> Callable[..., Path]:
+    """Call a training script in this process, in an empty working directory, as its command line does; what is wrong is
+    raised as it is. Gives the run's folder."""
+    from triptych.cli import command
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(script: str, parameters: type, arguments: Sequence[object]) -> Path:
+        monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, arguments)])
+        configs: list = []
+        command(lambda config: configs.append(config), parameters)
+        importlib.import_module(script).main(configs[0])
+        return Path(configs[0].run.output_dir) / configs[0].name
 
     return call
 

@@ -5,8 +5,12 @@ Every script that writes asks here first, before it loads or computes anything.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from triptych.errors import UserError
 
@@ -94,3 +98,11 @@ def _is_missing(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return True
     return False
+
+
+def save_arrays(path: Path, **arrays: Any) -> None:
+    """Write an .npz file, whole or not at all, in a folder that is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".partial{os.getpid()}.npz")
+    np.savez(partial, **arrays)
+    partial.replace(path)

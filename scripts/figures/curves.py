@@ -70,8 +70,8 @@ def read_log(folder: Path) -> list[dict[str, float]]:
     rows = read_rows(folder / "log.jsonl")
     # of updates done twice, the later; a run that is still training may not have timed its last row yet
     timing = [row for row in read_rows(folder / "timing.jsonl") if {"update", "seconds"} <= row.keys()]
-    minutes = {row["update"]: row["seconds"] / 60 for row in timing}
-    return [row | ({"minutes": minutes[row["update"]]} if row.get("update") in minutes else {}) for row in rows]
+    minutes = {row["update"]: {"minutes": row["seconds"] / 60} for row in timing}
+    return [row | minutes.get(row.get("update"), {}) for row in rows]
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from triptych.devices import find_device
 from triptych.errors import UserError
 from triptych.evaluation.reconstruction import first_of_each_class
 from triptych.evaluation.scores import call_arguments, decides_drawing, draw, key_of
+from triptych.evaluation.statistics import binomial_interval
 from triptych.evaluation.work_sharing import require_one_process
 from triptych.figures.charts import save_by_class
 from triptych.figures.tables import markdown
@@ -93,9 +94,10 @@ def main(
     pixels, labels, _ = draw(pipe, arguments, num_images_per_class, batch_size, seeds[0], kept)
     held_out = contents(asked, range(len(asked)))
     found: dict[str, list[dict[str, Any]]] = {}
+    of_real = {"data": data.path, "split": data.split, "train_split": train_split, "n": len(indices)}
     for source, shown in {"real": contents(real, indices), "drawn": (pixels, labels)}.items():
         # what is trained on is in the name, so that a run of other images is never taken for one of these
-        of = key_of(made_by) if source == "drawn" else key_of({"data": data.path, "n": len(indices)})
+        of = key_of(of_real | (made_by if source == "drawn" else {}))
         table = output / f"images_{source}_{of}"
         if not table.exists():
             save_table(table, {"train": shown, "test": held_out}, asked.class_names)
@@ -123,7 +125,7 @@ def accuracy(runs: list[dict[str, Any]], class_name: str | None = None) -> tuple
     once: the runs were asked about the same ones."""
     of = [run if class_name is None else run["per_class"][class_name] for run in runs]
     share = float(np.mean([each["accuracy"] for each in of]))
-    return share, 1.96 * (share * (1 - share) / of[0]["n"]) ** 0.5
+    return share, binomial_interval(share, of[0]["n"])
 
 
 def summary(found: dict, by_class: dict, class_names: list[str], n: int) -> str:

@@ -26,10 +26,10 @@ from triptych.data.sources import load_images
 from triptych.devices import find_device
 from triptych.errors import UserError
 from triptych.evaluation.inference_gap import split_gap
-from triptych.evaluation.statistics import mean_and_interval
+from triptych.evaluation.statistics import with_intervals
 from triptych.evaluation.work_sharing import require_one_process
 from triptych.figures.charts import save_bars
-from triptych.figures.tables import markdown, percent_with_interval
+from triptych.figures.tables import markdown, percent_with_interval, with_interval
 from triptych.jsonl import Rows
 from triptych.outputs import claim_study
 from triptych.pipelines.store import load_pipeline, weights_hash
@@ -104,22 +104,16 @@ def main(
 
 def summarize(parts: dict[str, torch.Tensor]) -> dict[str, float]:
     """Means over the images with half their 95 % intervals, and by how much the bound of log p(x) misses it."""
-    row = {}
-    for name, values in (parts | {"missed": parts["evidence"] - parts["bound"]}).items():
-        row[name], row[f"{name}_interval"] = mean_and_interval(values.tolist())
-    return row
+    return with_intervals(parts | {"missed": parts["evidence"] - parts["bound"]})
 
 
 def table(found: dict[str, dict[str, Any]]) -> str:
-    def cell(row: dict[str, Any], name: str) -> str:
-        return f"{row[name]:.2f} ± {row[f'{name}_interval']:.2f}"
-
     titles = ["model", "-ELBO", "-ELBO of the best Gaussians", "-log p(x)", *PARTS.values(), "found elsewhere"]
     lines = (
         [
             name,
             *(f"{-row[part]:.2f}" for part in ("elbo", "best_elbo", "evidence")),
-            *(cell(row, part) for part in PARTS),
+            *(with_interval(row, part, 2) for part in PARTS),
             percent_with_interval(row["moved"], row["moved_interval"]),
         ]
         for name, row in found.items()

@@ -30,7 +30,7 @@ from triptych.evaluation.scores import key_of
 from triptych.evaluation.work_sharing import require_one_process
 from triptych.jsonl import Rows
 from triptych.losses.bound import NoiseSteps
-from triptych.outputs import claim_study
+from triptych.outputs import claim_study, save_arrays
 from triptych.pipelines.store import load_pipeline, weights_hash
 from triptych.studies.likelihood import bound_rows, likelihood_charts, likelihood_table
 
@@ -84,7 +84,8 @@ def main(
         if not path.exists():
             of_batch = images.__getitems__(batch)
             x0 = to_images(of_batch["pixels"])
-            keep(path, measure_images(pipe, x0, of_batch["labels"], batch, num_strata, seed))
+            found = measure_images(pipe, x0, of_batch["labels"], batch, num_strata, seed)
+            save_arrays(path, **{name: tensor.numpy() for name, tensor in vars(found).items()})
         with np.load(path) as kept:
             parts.append(Measured(**{name: torch.from_numpy(kept[name]) for name in kept.files}))
     measured = Measured.joined(parts)
@@ -99,14 +100,6 @@ def main(
     text = likelihood_table(found, key)
     (output / "table.md").write_text(text)
     print(f"\n{text}", output / "table.md", *likelihood_charts(found, output), sep="\n")
-
-
-def keep(path: Path, measured: Measured) -> None:
-    """Write what was measured, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial.npz")
-    np.savez(partial, **{name: tensor.numpy() for name, tensor in vars(measured).items()})
-    partial.replace(path)
 
 
 if __name__ == "__main__":

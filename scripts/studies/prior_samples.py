@@ -12,12 +12,9 @@ from __future__ import annotations
 
 from triptych.cli import command, named_folders
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from triptych.config.base import DataConfig
 from triptych.data.sources import load_images
@@ -25,7 +22,8 @@ from triptych.devices import find_device
 from triptych.errors import UserError
 from triptych.evaluation.extraction import extract
 from triptych.evaluation.judges import judge_of, load_judge
-from triptych.evaluation.scores import certainty, distances, draw, key_of
+from triptych.evaluation.scores import certainty, distances, draw, floor_images, key_of
+from triptych.evaluation.statistics import binomial_interval
 from triptych.evaluation.work_sharing import require_one_process
 from triptych.figures.charts import save_by_class
 from triptych.figures.tables import markdown, percent_with_interval, with_interval
@@ -33,7 +31,6 @@ from triptych.jsonl import Rows
 from triptych.measures import MEASURES
 from triptych.outputs import claim_study
 from triptych.pipelines.store import load_pipeline, weights_hash
-from triptych.seeds import keyed_generator
 
 
 def main(
@@ -83,11 +80,10 @@ def main(
     key |= {"sure_from": sure_from, "sure_of_real": sure_of_real}
     rows, found = Rows(output / "rows.jsonl"), {}
     for name, folder in (folders | {"real": train_split}).items():
-        key["weights"] = weights_hash(folder)  # of the real images, their split
+        key["weights"] = train_split if name == "real" else weights_hash(folder)
         if not rows.find(**key):
             if name == "real":
-                chosen = torch.randperm(len(train), generator=keyed_generator("floor", seed))[:num_images]
-                images = train.__getitems__(chosen.tolist())["pixels"]
+                images = floor_images(train, num_images, seed)
             else:
                 pipe = load_pipeline(folder, "vae").to(place)
                 if pipe.image_shape != (reference.channels, reference.image_size, reference.image_size):
@@ -124,7 +120,7 @@ def table(found: dict[str, dict[str, Any]]) -> str:
                 *(f"{one}: {percent_with_interval(of['share'], of['share_interval'])}" for one, of in ends),
                 with_interval(row, "frechet_distance"),
                 *(
-                    percent_with_interval(row[score], 1.96 * math.sqrt(row[score] * (1 - row[score]) / row[count]))
+                    percent_with_interval(row[score], binomial_interval(row[score], row[count]))
                     for score, count in (("precision", "n"), ("recall", "reference_n"))
                 ),
             ]

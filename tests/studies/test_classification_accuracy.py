@@ -102,6 +102,9 @@ def test_it_goes_on_where_it_was_interrupted(study, digits, tmp_path):
     assert all(path.stat().st_mtime_ns == at for path, at in made.items()), "nothing is made twice"
     names = sorted(re.sub("_[0-9a-f]+_", "_", path.name) for path in (tmp_path / "runs/cas").glob("*_seed*"))
     assert names == [f"{source}_seed{seed}" for source in ("drawn", "real") for seed in range(2)]
+    swapped = [{"test": "train"}.get(word, word) for word in command]
+    assert study(*swapped, "0", "--train_split", "test").returncode == 0
+    assert len(list((tmp_path / "runs/cas").glob("images_*"))) == 4, "no table of other images is taken for these"
 
 
 def test_it_refuses(study, digits, tmp_path):

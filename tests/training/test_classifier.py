@@ -5,7 +5,6 @@ from __future__ import annotations
 from triptych.cli import command
 
 import dataclasses
-import importlib
 import json
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from triptych.data.sources import load_images
 from triptych.errors import UserError
 from triptych.evaluation.extraction import extract
 from triptych.evaluation.judges import load_judge
+from triptych.jsonl import read_rows
 from triptych.training.whitening import whitening_kernels
 
 SCRIPT = ROOT / "scripts/train_classifier.py"
@@ -38,16 +38,11 @@ SCRIPT = ROOT / "scripts/train_classifier.py"
 
 
 @pytest.fixture
-def main(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    script = importlib.import_module("train_classifier")
+def main(train_here):
+    """The log of a tiny training."""
 
     def call(**changes: str) -> list[dict]:
-        monkeypatch.setattr(sys, "argv", ["train_classifier.py", *classifier_flags(**changes)])
-        configs = []
-        command(lambda config: configs.append(config), ClassifierConfig)
-        script.main(configs[0])
-        return [json.loads(line) for line in (tmp_path / f"runs/{changes['name']}/log.jsonl").read_text().splitlines()]
+        return read_rows(train_here("train_classifier", ClassifierConfig, classifier_flags(**changes)) / "log.jsonl")
 
     return call
 

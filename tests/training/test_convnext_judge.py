@@ -80,14 +80,12 @@ def test_it_judges(trained):
     assert same == pytest.approx(0, abs=1e-6) and other > 0.01
 
 
-def test_its_stem_can_be_whitened(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_its_stem_can_be_whitened(train_here):
     changes = CONVNEXT | {"whitened_stem": "true", "num_updates": "4"}
-    monkeypatch.setattr(sys, "argv", ["train_classifier.py", *classifier_flags(name="white", **changes)])
-    command(importlib.import_module("train_classifier").main, ClassifierConfig)
+    run = train_here("train_classifier", ClassifierConfig, classifier_flags(name="white", **changes))
     train = load_images(DataConfig(channels=3))
     pixels = enlarge(to_images(train.__getitems__(range(len(train)))["pixels"]), 2)
-    saved = load_file(tmp_path / "runs/white/classifier/model.safetensors")
+    saved = load_file(run / "classifier/model.safetensors")
     expected = whitening_kernels(pixels, 8, kernel_size=2, stride=2)
     assert torch.allclose(saved["convnext.embeddings.patch_embeddings.weight"], expected, rtol=1e-3, atol=1e-4)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from triptych.cli import command
 
 import importlib
-import json
 import sys
 
 import pytest
@@ -21,22 +20,18 @@ from triptych.data.degradations import degrade_by_index
 from triptych.data.image_set import to_images
 from triptych.data.sources import load_images
 from triptych.errors import UserError
+from triptych.jsonl import read_rows
 from triptych.training.run import Run
 
 KINDS = ["non_saturating", "least_squares", "hinge", "relativistic"]
 
 
 @pytest.fixture
-def main(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    script = importlib.import_module("train_gan")
+def main(train_here):
+    """The log of a tiny training."""
 
     def call(**changes: str) -> list[dict]:
-        monkeypatch.setattr(sys, "argv", ["train_gan.py", *gan_flags(**changes)])
-        configs = []
-        command(lambda config: configs.append(config), GanConfig)
-        script.main(configs[0])
-        return [json.loads(line) for line in (tmp_path / f"runs/{changes['name']}/log.jsonl").read_text().splitlines()]
+        return read_rows(train_here("train_gan", GanConfig, gan_flags(**changes)) / "log.jsonl")
 
     return call
 

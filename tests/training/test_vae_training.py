@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from triptych.cli import command
-
 import importlib
 import json
 import sys
@@ -23,21 +21,17 @@ from triptych.config.vae import VaeConfig
 from triptych.data.sources import load_images
 from triptych.errors import UserError
 from triptych.evaluation.latents import prior_plane
+from triptych.jsonl import read_rows
 from triptych.studies import stages
 from triptych.training.run import Run
 
 
 @pytest.fixture
-def main(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    script = importlib.import_module("train_vae")
+def main(train_here):
+    """The log of a tiny training."""
 
     def call(**changes: str) -> list[dict]:
-        monkeypatch.setattr(sys, "argv", ["train_vae.py", *vae_flags(**changes)])
-        configs = []
-        command(lambda config: configs.append(config), VaeConfig)
-        script.main(configs[0])
-        return [json.loads(line) for line in (tmp_path / f"runs/{changes['name']}/log.jsonl").read_text().splitlines()]
+        return read_rows(train_here("train_vae", VaeConfig, vae_flags(**changes)) / "log.jsonl")
 
     return call
 

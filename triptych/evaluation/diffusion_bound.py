@@ -22,7 +22,7 @@ from triptych.losses.bound import (
     prior_divergence,
     step_divergence,
 )
-from triptych.losses.diffusion import diffuse, log_normal_steps, predicted_x0, signal_to_noise
+from triptych.losses.diffusion import diffuse, log_normal_steps, min_snr_weight, predicted_x0, signal_to_noise
 from triptych.seeds import keyed_generator
 
 VARIANCES: dict[Variance, str] = {"posterior": "beta-tilde", "forward": "beta"}
@@ -150,7 +150,7 @@ def objective_terms(measured: Measured, steps: NoiseSteps, num_dims: int, data_s
     of_step = {
         "epsilon, all t alike": snr,
         "v, all t alike": snr + 1,
-        "min-SNR, gamma 5": snr.clamp(max=5),
+        "min-SNR, gamma 5": min_snr_weight(alpha_bar, "sample", 5),
         "EDM": edm,
     }
     terms = {name: weight[measured.t] * measured.error for name, weight in of_step.items()}

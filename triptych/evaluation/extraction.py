@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -16,6 +15,7 @@ import torch
 from triptych.data.image_set import ImageSet
 from triptych.errors import UserError
 from triptych.evaluation.work_sharing import join
+from triptych.outputs import save_arrays
 
 
 class Extractor(Protocol):
@@ -111,7 +111,4 @@ def read_cache(path: Path) -> dict[str, torch.Tensor] | None:
 
 def write_cache(path: Path, features: dict[str, torch.Tensor]) -> None:
     """Save `features` with the key they belong to, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".partial{os.getpid()}.npz")
-    np.savez(partial, key=np.array(path.stem), **{key: value.numpy() for key, value in features.items()})
-    partial.replace(path)
+    save_arrays(path, key=np.array(path.stem), **{key: value.numpy() for key, value in features.items()})

@@ -15,7 +15,7 @@ from triptych.errors import UserError
 from triptych.evaluation.judges import Judge
 from triptych.evaluation.scores import load_metric
 from triptych.evaluation.similarity import psnr, ssim
-from triptych.evaluation.statistics import mean_and_interval
+from triptych.evaluation.statistics import with_intervals
 from triptych.losses.diffusion import diffuse, signal_to_noise
 from triptych.measures import MEASURES
 from triptych.seeds import keyed_generator
@@ -106,12 +106,9 @@ def measure_reconstruction(
         each["perceptual_distance"] += distance["each"]
         each["kept"] += (critic(denoised)["logits"].argmax(1) == judged[of_batch]).double().tolist()
         labels += of_batch.tolist()
-    row: dict[str, Any] = {}
-    for key, values in each.items():
-        row[key], row[f"{key}_interval"] = mean_and_interval(values)
+    row: dict[str, Any] = with_intervals(each)
     by_class = np.array(labels)
     row["per_class"] = {name: {"n": int((by_class == k).sum())} for k, name in enumerate(class_names)}
     for k, of_class in enumerate(row["per_class"].values()):
-        for key, values in each.items():
-            of_class[key], of_class[f"{key}_interval"] = mean_and_interval(np.array(values)[by_class == k])
+        of_class |= with_intervals({key: np.array(values)[by_class == k] for key, values in each.items()})
     return row

@@ -15,14 +15,16 @@ import torch
 from diffusers import DiffusionPipeline
 from tqdm.auto import tqdm
 
+from triptych.data.image_set import ImageSet
 from triptych.devices import seconds_now
 from triptych.errors import UserError
 from triptych.evaluation.extraction import Extractor
 from triptych.evaluation.statistics import mean_and_interval
 from triptych.evaluation.work_sharing import join
+from triptych.outputs import save_arrays
 from triptych.paths import project_path
 from triptych.pipelines.store import weights_hash
-from triptych.seeds import image_generators
+from triptych.seeds import image_generators, keyed_generator
 
 NUMBERS = ("frechet_distance", "kernel_distance", "precision", "recall", "inception_score")
 
@@ -79,7 +81,6 @@ def draw(
     pipe.set_progress_bar_config(disable=True)
     names = getattr(pipe, "class_names", None)
     order = [(c, k) for k in range(per_class) for c in range(len(names) if names else 10)]
-    folder.mkdir(parents=True, exist_ok=True)
     batches = {}
     for first in range(0, len(order), batch_size):
         batch = order[first : first + batch_size]
@@ -93,9 +94,7 @@ def draw(
             else:  # drawn from the prior; one generator for the batch
                 drawn = pipe(len(batch), generator=generators[0], output_type="np").images
             pixels = (drawn * 255).round().astype(np.uint8).transpose(0, 3, 1, 2)
-            partial = path.with_suffix(".partial.npz")
-            np.savez(partial, pixels=pixels, seconds=seconds_now(pipe.device) - start)
-            partial.replace(path)
+            save_arrays(path, pixels=pixels, seconds=seconds_now(pipe.device) - start)
     processes.wait()
     parts, seconds = [], []
     for path, batch in batches.items():
@@ -104,6 +103,12 @@ def draw(
             seconds.append(float(kept["seconds"]) / len(batch))
     labels = torch.tensor([c for c, _ in order]) if names else None
     return torch.cat(parts), labels, statistics.median(seconds)
+
+
+def floor_images(images: ImageSet, n: int, seed: int) -> torch.Tensor:
+    """`n` of the real training `images` at random, uint8 (n, C, H, W); what they score is every distance's floor."""
+    chosen = torch.randperm(len(images), generator=keyed_generator("floor", seed))[:n]
+    return images.__getitems__(chosen.tolist())["pixels"]
 
 
 def key_of(settings: dict) -> str:

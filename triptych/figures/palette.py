@@ -54,9 +54,9 @@ def look_of(names: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 def in_words(name: str) -> str:
     """`name` as a reader calls it: "DPM-Solver++" for a class of diffusers, "KL divergence" for a key of a log."""
-    measured, plain = name.startswith("validation_"), name.removesuffix("Scheduler").removeprefix("validation_")
-    if measured:
-        return f"held-out {in_words(plain)}"
+    if name.startswith("validation_"):
+        return f"held-out {in_words(name.removeprefix('validation_'))}"
+    plain = name.removesuffix("Scheduler")
     return _PALETTE["words"].get(plain, plain.replace("_", " "))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from triptych.evaluation.statistics import mean_and_interval
+from triptych.evaluation.statistics import mean_and_interval, with_intervals
 from triptych.figures.charts import save_by_class, save_curves, save_tradeoff
 from triptych.figures.tables import markdown, with_interval
 from triptych.measures import MEASURES
@@ -31,10 +31,8 @@ def summarize_each(folder: Path, name: str, each: dict[str, Sequence[float]]) ->
     path = folder / "each" / f"{name}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, **{key: np.asarray(values) for key, values in each.items()})
-    summary: dict[str, Any] = {"each": str(path.relative_to(folder))}
-    for key in each.keys() - {"labels"}:
-        summary[key], summary[f"{key}_interval"] = mean_and_interval(each[key])
-    return summary
+    scores = {key: values for key, values in each.items() if key != "labels"}
+    return {"each": str(path.relative_to(folder)), **with_intervals(scores)}
 
 
 def report(

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from triptych.evaluation.diffusion_bound import VARIANCES, Measured, bound_terms, objective_terms
-from triptych.evaluation.statistics import mean_and_interval, ratio_and_interval
+from triptych.evaluation.statistics import ratio_and_interval, with_intervals
 from triptych.figures.noise_levels import save_shares, save_terms
-from triptych.figures.tables import markdown, percent_with_interval
+from triptych.figures.tables import markdown, percent_with_interval, with_interval
 from triptych.losses.bound import NoiseSteps
 
 SIGMAS = (0.05, 0.2, 0.5, 1.0, 5.0)  # noise levels, on images in [-1, 1], between which shares are told
@@ -43,7 +43,7 @@ def bound_rows(measured: Measured, steps: NoiseSteps, edges: torch.Tensor, num_d
             "first_step": whole[:, 0],
             "later_steps": whole[:, 1:].sum(1),
         }
-        rows.append({"what": "total", "variance": name, **_with_intervals(parts)})
+        rows.append({"what": "total", "variance": name, **with_intervals(parts)})
     up_to = {name: (of_steps * sizes).cumsum(1) for name, of_steps in terms.items()}
     for k in range(len(sizes)):
         of_stratum = {"mse": measured.error[:, k] * data_std**2 / num_dims}
@@ -51,7 +51,7 @@ def bound_rows(measured: Measured, steps: NoiseSteps, edges: torch.Tensor, num_d
             of_stratum |= {name: terms[name][:, k], f"{name}_up_to": up_to[name][:, k]}
         first, last = int(edges[k]), int(edges[k + 1]) - 1
         ends = {"first": first, "last": last, "sigma_first": float(sigma[first]), "sigma_last": float(sigma[last])}
-        rows.append({"what": "stratum", **ends, **_with_intervals(of_stratum)})
+        rows.append({"what": "stratum", **ends, **with_intervals(of_stratum)})
     level = torch.bucketize(sigma[measured.t], torch.tensor(SIGMAS, dtype=torch.float64))  # (N, K)
     for name, of_steps in objective_terms(measured, steps, num_dims, data_std).items():
         whole = of_steps * sizes
@@ -64,27 +64,16 @@ def bound_rows(measured: Measured, steps: NoiseSteps, edges: torch.Tensor, num_d
     return rows
 
 
-def _with_intervals(values: dict[str, torch.Tensor]) -> dict[str, float]:
-    """Means over the images, and half their 95 % intervals as name_interval."""
-    found = {}
-    for name, of_images in values.items():
-        found[name], found[f"{name}_interval"] = mean_and_interval(of_images.tolist())
-    return found
-
-
 def likelihood_table(rows: list[Row], key: Row) -> str:
     """The bound and its parts, the terms at some steps, and the shares of the objectives."""
     totals, strata, shares = ([row for row in rows if row["what"] == what] for what in ("total", "stratum", "share"))
-
-    def cell(row: Row, name: str, digits: int) -> str:
-        return f"{row[name]:.{digits}f} ± {row[f'{name}_interval']:.{digits}f}"
 
     whole = markdown(
         ["variance of p", "bound, bits per dimension", "first step", "the others", "prior"],
         (
             [
                 VARIANCES[row["variance"]],
-                *(cell(row, name, 3) for name in ("bits", "first_step", "later_steps")),
+                *(with_interval(row, name, 3) for name in ("bits", "first_step", "later_steps")),
                 f"{row['prior']:.1g}",
             ]
             for row in totals

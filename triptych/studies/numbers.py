@@ -18,6 +18,7 @@ import jinja2
 import yaml
 
 from triptych.errors import UserError
+from triptych.evaluation.statistics import binomial_interval
 from triptych.figures.tables import markdown
 from triptych.jsonl import read_rows
 from triptych.studies.records import made_by
@@ -38,9 +39,8 @@ class Numbers:
         # a name that isn't there is an error, never an empty cell
         self.environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
         self.environment.filters |= {f.__name__: f for f in (fixed, interval, percent, over, mean, median)}
-        self.environment.globals |= {
-            f.__name__: f for f in (self.row, self.rows, self.record, self.found, the, binomial)
-        }
+        self.environment.globals |= {f.__name__: f for f in (self.row, self.rows, self.record, self.found, the)}
+        self.environment.globals["binomial"] = binomial_interval
         self._known: dict[str, list[tuple[Path, Any]]] = {}
 
     def rows(self, files: str, **where: Any) -> list[Row]:
@@ -206,11 +206,6 @@ def the(rows: Iterable[Row], key: str, digits: int | None = None) -> Any:
     if len(values) != 1:
         raise UserError(f"the rows have several values of {key!r}: {_listed(sorted(values))}.")
     return values.pop()
-
-
-def binomial(share: float, n: int) -> float:
-    """Half the 95 % confidence interval of a share of `n` cases, by the normal approximation."""
-    return 1.96 * (share * (1 - share) / n) ** 0.5
 
 
 def _with_half(value: float, half: float | None, digits: int, scale: int = 1) -> str:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from triptych.cli import command
-
-import importlib
 import shutil
 import sys
 from pathlib import Path
@@ -27,18 +24,9 @@ TRAININGS = {
 
 
 @pytest.fixture
-def start(monkeypatch, tmp_path):
+def start(train_here):
     """A training in this process, from its command line on; the run's folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(script: str, *arguments: object) -> Path:
-        monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, arguments)])
-        configs = []
-        command(lambda config: configs.append(config), TRAININGS[script][0])
-        importlib.import_module(script).main(configs[0])
-        return Path(configs[0].run.output_dir) / configs[0].name
-
-    return call
+    return lambda script, *arguments: train_here(script, TRAININGS[script][0], arguments)
 
 
 @pytest.fixture
