@@ -21,6 +21,7 @@ from models.pipeline_class_conditional import ClassConditionalPipeline
 from triptych.config.diffusion import DistillationConfig
 from triptych.data.augmentation import flip_horizontally
 from triptych.data.sources import load_images
+from triptych.devices import memory_format
 from triptych.errors import UserError
 from triptych.figures.images import save_image_grid
 from triptych.losses.diffusion import ddim_step, denoising_loss, diffuse, distilled_x0, predicted_x0, prediction_for
@@ -28,6 +29,7 @@ from triptych.pipelines.sampling import class_grid
 from triptych.pipelines.store import load_pipeline
 from triptych.publishing.cards import model_card
 from triptych.training.averages import averaged_weights
+from triptych.training.networks import compiled_like_trained, unwrapped
 from triptych.training.optimizers import make_ema, make_lr_schedulers, make_optimizers
 from triptych.training.run import Run
 from triptych.training.steps import save_and_finish, take_step
@@ -47,7 +49,7 @@ def main(config: DistillationConfig) -> None:
     images = load_images(config.data, need_labels=True, tell=False)
     if images.class_names != teacher.class_names or images.channels != teacher.image_shape[0]:
         raise UserError(f"data.path {config.data.path} has other classes or channels than the teacher was trained on.")
-    teacher.to(run.device)
+    teacher.unet.to(run.device, memory_format=memory_format(run.device))
 
     torch.manual_seed(config.seed)
     student = copy.deepcopy(teacher.unet)
@@ -64,13 +66,16 @@ def main(config: DistillationConfig) -> None:
     alpha_bars = torch.cat([scheduler.alphas_cumprod[scheduler.timesteps], torch.ones(1)]).to(run.device)
     sigmas = data_std * ((1 - alpha_bars) / alpha_bars).sqrt()
 
+    teacher_unet = compiled_like_trained(run.accelerator, teacher.unet)
+
     @torch.no_grad()
+    @run.accelerator.autocast()
     def teachers_x0(x: torch.Tensor, at: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """What the guided teacher takes for the image at its steps `at`: (B, C, H, W), (B,), (B,) -> (B, C, H, W)."""
-        output = teacher.unet(x, timesteps[at], class_labels=labels).sample.float()
+        output = teacher_unet(x, timesteps[at], class_labels=labels).sample.float()
         if guidance["guidance_scale"] != 1:
             null = torch.full_like(labels, len(teacher.class_names))
-            uncond = teacher.unet(x, timesteps[at], class_labels=null).sample.float()
+            uncond = teacher_unet(x, timesteps[at], class_labels=null).sample.float()
             inside = (low <= sigmas[at]) & (sigmas[at] <= high)
             scale = torch.where(inside, guidance["guidance_scale"], 1.0)[:, None, None, None]
             output = uncond + scale * (output - uncond)
@@ -78,7 +83,7 @@ def main(config: DistillationConfig) -> None:
 
     def make_pipeline() -> ClassConditionalPipeline:
         return ClassConditionalPipeline(
-            unet=run.accelerator.unwrap_model(student),
+            unet=unwrapped(run.accelerator, student),
             scheduler=scheduler,
             id2label=teacher.config.id2label,
             pixel_unshuffle=shuffle,
@@ -113,7 +118,7 @@ def main(config: DistillationConfig) -> None:
                 lr_scheduler.step()
             ema.step(weights)
         if run.due(config.run.sample_every) and run.is_main:
-            with averaged_weights(ema, run.accelerator.unwrap_model(student)):
+            with averaged_weights(ema, unwrapped(run.accelerator, student)):
                 path = run.folder / "samples" / f"update_{run.update + 1:08d}.png"
                 grid = class_grid(make_pipeline(), config.num_per_class, config.seed)
                 save_image_grid(grid, path, row_labels=teacher.class_names)

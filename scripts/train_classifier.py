@@ -33,6 +33,7 @@ from triptych.publishing.cards import model_card
 from triptych.training import follow_up
 from triptych.training.augmentation import augment
 from triptych.training.averages import averaged_copy
+from triptych.training.networks import unwrapped
 from triptych.training.optimizers import make_ema, make_lr_schedulers, make_optimizers
 from triptych.training.run import Run
 from triptych.training.steps import take_step
@@ -74,7 +75,7 @@ def main(config: ClassifierConfig) -> None:
         stride = max(1, len(images) // BATCH)
         spread = [range(first, len(images), stride)[:BATCH] for first in range(min(stride, 16))]
         batches = (show(images.__getitems__(indices)["pixels"], run.device, config) for indices in spread)
-        return averaged_copy(run.accelerator.unwrap_model(model), ema, batches)
+        return averaged_copy(unwrapped(run.accelerator, model), ema, batches)
 
     def validate() -> dict[str, float]:
         averaged = averaged_model()

@@ -36,6 +36,7 @@ from triptych.pipelines.schedulers import make_noise_scheduler, make_sampler
 from triptych.pipelines.store import start_from
 from triptych.publishing.cards import model_card
 from triptych.training.averages import PowerAverages, averaged_weights
+from triptych.training.networks import unwrapped
 from triptych.training.optimizers import make_ema, make_lr_schedulers, make_optimizers
 from triptych.training.run import Run
 from triptych.training.steps import save_and_finish, take_step
@@ -73,7 +74,7 @@ def main(config: DiffusionConfig) -> None:
 
     def make_pipeline() -> ClassConditionalPipeline:
         return ClassConditionalPipeline(
-            unet=run.accelerator.unwrap_model(unet),
+            unet=unwrapped(run.accelerator, unet),
             scheduler=sampler,
             id2label=dict(enumerate(images.class_names)),
             pixel_unshuffle=config.pixel_unshuffle,
@@ -116,7 +117,7 @@ def main(config: DiffusionConfig) -> None:
             with run.expendable("keeping the averages of this update"):
                 averages[0].save(run.folder / "averages")
         if run.due(config.run.sample_every) and run.is_main:
-            with run.expendable("drawing samples"), averaged_weights(ema, run.accelerator.unwrap_model(unet)):
+            with run.expendable("drawing samples"), averaged_weights(ema, unwrapped(run.accelerator, unet)):
                 draw_samples(make_pipeline(), run, config)
 
     save_and_finish(run, ema, unet, make_pipeline, describe(config, run, unet))

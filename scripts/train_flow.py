@@ -24,6 +24,7 @@ from triptych.losses.flow import flow_loss, interpolate, logit_normal, velocity
 from triptych.pipelines.sampling import class_grid
 from triptych.publishing.cards import model_card
 from triptych.training.averages import averaged_weights
+from triptych.training.networks import unwrapped
 from triptych.training.optimizers import make_ema, make_lr_schedulers, make_optimizers
 from triptych.training.run import Run
 from triptych.training.steps import save_and_finish, take_step
@@ -47,7 +48,7 @@ def main(config: FlowConfig) -> None:
 
     def make_pipeline() -> FlowPipeline:
         return FlowPipeline(
-            unet=run.accelerator.unwrap_model(unet),
+            unet=unwrapped(run.accelerator, unet),
             scheduler=scheduler,
             id2label=dict(enumerate(images.class_names)),
             num_inference_steps=config.sampling.num_inference_steps,
@@ -81,7 +82,7 @@ def main(config: FlowConfig) -> None:
                 lr_scheduler.step()
             ema.step(weights)
         if run.due(config.run.sample_every) and run.is_main:
-            with run.expendable("drawing samples"), averaged_weights(ema, run.accelerator.unwrap_model(unet)):
+            with run.expendable("drawing samples"), averaged_weights(ema, unwrapped(run.accelerator, unet)):
                 draw_samples(make_pipeline(), run, config)
 
     save_and_finish(run, ema, unet, make_pipeline, describe(config, run, unet))

@@ -35,6 +35,7 @@ from triptych.losses.gan import (
 from triptych.pipelines.store import start_from
 from triptych.publishing.cards import model_card
 from triptych.training.averages import averaged_weights
+from triptych.training.networks import unwrapped
 from triptych.training.optimizers import make_ema, make_lr_schedulers, make_optimizers
 from triptych.training.run import Run
 from triptych.training.steps import save_and_finish, take_step
@@ -61,7 +62,7 @@ def main(config: GanConfig) -> None:
     )
     g_optimizers, d_optimizers = optimizers[: len(g_optimizers)], optimizers[len(g_optimizers) :]
     g_weights, d_weights = list(generator.parameters()), list(discriminator.parameters())
-    model = run.accelerator.unwrap_model(generator)
+    model = unwrapped(run.accelerator, generator)
     judge = run.accelerator.unwrap_model(discriminator)  # the same network, when the generator learns from it
 
     for clean, _ in run.batches(images):  # (B, C, H, W) in [-1, 1]; of pairs (B, 2 C, H, W)

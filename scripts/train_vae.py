@@ -27,6 +27,7 @@ from triptych.figures.images import save_image_grid
 from triptych.losses.vae import free_bits, kl_to_standard_normal, negative_log_likelihood
 from triptych.publishing.cards import model_card
 from triptych.training.averages import averaged_weights
+from triptych.training.networks import unwrapped
 from triptych.training.optimizers import make_ema, make_lr_schedulers, make_optimizers
 from triptych.training.run import Run
 from triptych.training.steps import save_and_finish, take_step
@@ -55,7 +56,7 @@ def main(config: VaeConfig) -> None:
     weights = list(vae.parameters())
 
     def make_pipeline() -> VAEPipeline:
-        return VAEPipeline(run.accelerator.unwrap_model(vae), config.likelihood, config.sigma)
+        return VAEPipeline(unwrapped(run.accelerator, vae), config.likelihood, config.sigma)
 
     fixed_log_sigma = torch.tensor(math.log(config.sigma or 1.0), device=run.device)
     # Kingma & Welling 2014, algorithm 1.
@@ -68,7 +69,7 @@ def main(config: VaeConfig) -> None:
             eps = run.randn(len(x), config.model.latent_dim)  # eps ~ N(0, I)
             logits, posterior = vae(x, eps)  # z = mu + sigma eps ~ q(z | x), then p(x | z)
 
-            log_sigma = fixed_log_sigma if config.sigma else run.accelerator.unwrap_model(vae).log_sigma
+            log_sigma = fixed_log_sigma if config.sigma else unwrapped(run.accelerator, vae).log_sigma
             reconstruction = negative_log_likelihood(config.likelihood, logits, pixels, log_sigma).mean()
             loss = reconstruction
             if config.model.variational:  # -ELBO = E_q[-log p(x | z)] + KL(q(z | x) || p(z)), eq. 3
@@ -85,11 +86,11 @@ def main(config: VaeConfig) -> None:
                 lr_scheduler.step()
             ema.step(weights)
         if held_out is not None and run.due(config.validate_every):  # every process measures the same
-            model = run.accelerator.unwrap_model(vae)
+            model = unwrapped(run.accelerator, vae)
             with run.expendable("the validation"), averaged_weights(ema, model) as averaged:
                 run.log(**validate_vae(averaged, held_out, config, log_sigma))
         if run.due(config.run.sample_every) and run.is_main:
-            model = run.accelerator.unwrap_model(vae)
+            model = unwrapped(run.accelerator, vae)
             with run.expendable("drawing samples"), averaged_weights(ema, model):
                 draw_samples(make_pipeline(), images, run)
 

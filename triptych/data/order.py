@@ -59,9 +59,11 @@ class BatchOrder(torch.utils.data.Sampler):
         """The same, each index with its epoch: epoch * num_images + index."""
         first = (step * self.num_processes + self.process_index) * self.batch_size
         positions = torch.arange(first, first + self.batch_size)
-        epochs = positions // self.num_images
-        pairs = zip(epochs.tolist(), positions % self.num_images, strict=True)
-        return [epoch * self.num_images + int(self._order(epoch)[place]) for epoch, place in pairs]
+        epochs, places = positions // self.num_images, positions % self.num_images
+        visits = [
+            epoch * self.num_images + self._order(epoch)[places[epochs == epoch]] for epoch in epochs.unique().tolist()
+        ]
+        return torch.cat(visits).tolist()
 
     def _order(self, epoch: int) -> torch.Tensor:
         if epoch not in self._orders:

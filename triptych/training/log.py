@@ -88,7 +88,10 @@ class ScalarLog:
     def record(self, update: int, values: dict[str, torch.Tensor | float], device: torch.device) -> None:
         """Remember the scalars of one step of `update`."""
         for key, value in values.items():
-            scalar = torch.as_tensor(value, device=device).detach().float()
+            if isinstance(value, torch.Tensor):
+                scalar = value.detach().to(device, torch.float32)
+            else:  # made on the device: copying a number there would wait for all that the device still has to do
+                scalar = torch.full((), value, dtype=torch.float32, device=device)
             self._recorded.setdefault(key, []).append((update, scalar))
 
     def newest(self) -> dict[str, float]:

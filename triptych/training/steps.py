@@ -11,6 +11,7 @@ from diffusers import DiffusionPipeline
 from triptych.pipelines.store import save_pipeline
 from triptych.training import follow_up
 from triptych.training.averages import averaged_weights
+from triptych.training.networks import unwrapped
 from triptych.training.run import Run
 
 
@@ -50,7 +51,7 @@ def save_and_finish(
         card: the text of the README.
     """
     if run.is_main:
-        with averaged_weights(ema, run.accelerator.unwrap_model(model)):
+        with averaged_weights(ema, unwrapped(run.accelerator, model)):
             pipeline, folder = make_pipeline(), run.folder / "pipeline"
             save_pipeline(pipeline, folder, card=card)
             follow_up.tell(run, folder, type(pipeline).__name__, pipeline)
