@@ -621,7 +621,7 @@ class ClassConditionalPipeline(NamedClasses, CarriesCode, RestoresFromPosterior,
         num_inference_steps: int = 50,
         guidance_scale: float = 1.0,
         data_std: float = 1.0,
-        guidance_interval: tuple[float, float] | None = None,
+        guidance_interval: list | tuple | None = None,  # a list once it was saved, and diffusers compares types
         guide: UNet2DModel | None = None,
     ):
         super().__init__()

@@ -1,6 +1,6 @@
 """Execute the notebooks in place, after writing the repository's address into their badges and Colab cells.
 
-    python scripts/project/run_notebooks.py                                 # all: a quarter of an hour of one core
+    python scripts/project/run_notebooks.py                                 # all: half an hour of one core
     python scripts/project/run_notebooks.py --notebooks notebooks/01_vae.ipynb
     python scripts/project/run_notebooks.py --execute false                 # only those two cells
 

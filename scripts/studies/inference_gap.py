@@ -1,7 +1,7 @@
 """How far a VAE's bound lies below log p(x), and why: the Gaussian family, or one encoder for all images.
 
     python scripts/studies/inference_gap.py \\
-        --models 2=pretrained/vae-mnist-z2,4=pretrained/vae-mnist-z4,16=pretrained/vae-mnist-z16 \\
+        --models z2=pretrained/vae-mnist-z2,z4=pretrained/vae-mnist-z4,z16=pretrained/vae-mnist-z16 \\
         --data.path ylecun/mnist --output runs/inference_gap
 
 For each test image the best Gaussian is searched for by itself (Cremer et al. 2018). log p(x) is integrated over the

@@ -1,7 +1,7 @@
 """What a VAE draws from its prior, as a judge sees it: whether it is a digit at all, which one, and how near to real.
 
     python scripts/studies/prior_samples.py \\
-        --models 2=pretrained/vae-mnist-z2,4=pretrained/vae-mnist-z4,16=pretrained/vae-mnist-z16 \\
+        --models z2=pretrained/vae-mnist-z2,z4=pretrained/vae-mnist-z4,z16=pretrained/vae-mnist-z16 \\
         --judge pretrained/judge-mnist --data.path ylecun/mnist --output runs/prior_samples
 
 Beside them stands as many real training images. A row is kept for each model, so the command can be interrupted. Ends

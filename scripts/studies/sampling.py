@@ -17,9 +17,8 @@ from __future__ import annotations
 
 from triptych.cli import command, listed
 
-import itertools
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from triptych.config.base import DataConfig
 from triptych.data.sources import load_images
@@ -31,9 +30,17 @@ from triptych.evaluation.scores import distances, draw, key_of, recognised
 from triptych.evaluation.work_sharing import join
 from triptych.jsonl import Rows
 from triptych.outputs import claim_study
+from triptych.pipelines.sampling import evaluations_per_image
 from triptych.pipelines.schedulers import scheduler_class
 from triptych.pipelines.store import load_pipeline, weights_hash
-from triptych.studies.generation import sampler_charts, sampler_table
+from triptych.studies.generation import (
+    EVERYWHERE,
+    guidance_in_words,
+    newest_of_each,
+    sampler_charts,
+    sampler_settings,
+    sampler_table,
+)
 
 
 def main(
@@ -43,6 +50,7 @@ def main(
     schedulers: str = "DDPM,DDIM,DPMSolverMultistep,UniPCMultistep",
     num_inference_steps: list[int] | None = None,
     guidance_scales: list[float] | None = None,
+    guidance_intervals: list[tuple[float, float]] | None = None,
     num_images_per_class: int = 100,
     batch_size: int = 100,
     num_bootstrap: int = 20,
@@ -62,6 +70,8 @@ def main(
         schedulers: diffusers schedulers by name, separated by commas.
         num_inference_steps: 5, 10, 20, 50, 100, 250 and 1000 if not given.
         guidance_scales: 1, 2, 3 and 4 if not given; 1 = no guidance.
+        guidance_intervals: noise levels at which to guide, each [low,high]; [0,.inf] = all; the pipeline's own if not
+            given.
         num_images_per_class: images of each class for every row.
         batch_size: images drawn at once.
         num_bootstrap: resamplings of the images for the interval of the Frechet distance; 0 = none.
@@ -75,6 +85,8 @@ def main(
     names = listed(schedulers)
     classes = {name: scheduler_class(name) for name in names}
     steps, scales = num_inference_steps or [5, 10, 20, 50, 100, 250, 1000], guidance_scales or [1.0, 2.0, 3.0, 4.0]
+    if not all(0 <= low < high for low, high in guidance_intervals or []):
+        raise UserError(f"guidance_intervals {guidance_intervals}: each must be [low,high] with 0 <= low < high.")
     if not names or min(steps) < 1 or min(scales) < 0 or num_images_per_class < 1 or batch_size < 1:
         raise UserError(
             "schedulers must name one at least; num_inference_steps, num_images_per_class and batch_size must be at "
@@ -86,6 +98,7 @@ def main(
     critic = load_critic(judge, images.class_names, images.image_size, place)
     pipe = load_pipeline(pipeline, "unet", dtype=dtype).to(place)
     trained = pipe.scheduler.config
+    intervals = guidance_intervals or [pipe.config.get("guidance_interval") or EVERYWHERE]
     real = extract(critic, images, cache=output / "features")
     rows = Rows(output / "rows.jsonl")
     key = {"weights": weights_hash(pipeline), "judge": critic.fingerprint, "data": data.path, "split": data.split}
@@ -94,13 +107,15 @@ def main(
     drawn_by = {"weights": key["weights"], "seed": seed, "dtype": dtype, "batch_size": batch_size}
 
     # The cheapest first: an interrupted study has something to show. All processes measure what the main one lacks.
-    chosen = sorted(combinations(names, steps, scales), key=lambda setting: setting["num_inference_steps"])
+    chosen = sampler_settings(names, steps, scales, intervals)
+    chosen.sort(key=lambda setting: setting["num_inference_steps"])
     for setting in processes.from_main([setting for setting in chosen if not rows.find(**key | setting)]):
         scheduler = setting["scheduler"]
         if processes.is_main:
-            print(f"{scheduler}, {setting['num_inference_steps']} steps, guidance {setting['guidance_scale']:g}")
+            print(f"{scheduler}, {setting['num_inference_steps']} steps, guidance {guidance_in_words(setting)}")
         pipe.scheduler = classes[scheduler].from_config(trained)
         arguments = {name: value for name, value in setting.items() if name != "scheduler"}
+        arguments["guidance_interval"] = setting["guidance_interval"] or EVERYWHERE
         kept = output / f"drawn_{key_of(drawn_by | setting)}"
         images, labels, seconds = draw(pipe, arguments, num_images_per_class, batch_size, seed, kept)
         judged = extract(critic, images)
@@ -108,6 +123,7 @@ def main(
             continue  # what remains is arithmetic, done and written once
         row = key | setting | distances(critic, judged, real, num_bootstrap, seed)
         row |= {"seconds_per_image": seconds, "features": critic.name}
+        row["evaluations"] = evaluations_per_image(pipe, **{k: v for k, v in setting.items() if k != "scheduler"})
         if hasattr(critic, "class_names"):
             found = recognised(critic.class_names, pipe.class_names, judged["logits"], labels)
             row |= {name: found[name] for name in ("class_accuracy", "class_accuracy_interval", "per_class")}
@@ -116,19 +132,10 @@ def main(
     if not processes.is_main:
         return
     # Whatever has been measured alike, by this call and by earlier ones with other grids.
-    order = ("scheduler", "num_inference_steps", "guidance_scale")
-    by_setting = {tuple(row[name] for name in order): row for row in rows.find_all(**key)}  # the newest of each
-    found = [by_setting[setting] for setting in sorted(by_setting)]
+    found = newest_of_each(rows.find_all(**key))
     text = sampler_table(found)
     (output / "table.md").write_text(text)
     print(f"\n{text}", output / "table.md", *sampler_charts(found, output), sep="\n")
-
-
-def combinations(names: list[str], steps: list[int], scales: list[float]) -> list[dict[str, Any]]:
-    """Every setting once."""
-    keys = ("scheduler", "num_inference_steps", "guidance_scale")
-    values = dict.fromkeys(itertools.product(names, sorted(steps), scales))
-    return [dict(zip(keys, each, strict=True)) for each in values]
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ SCORES = {
     "judge-mnist": lambda: right("classifier_mnist"),
 }
 RUNS = {
-    "cifar10-class-conditional": ["diffusion_cifar10_cpu"],
+    "cifar10-class-conditional": ["diffusion_cifar10_minutes"],
     "denoiser-cifar10": ["regression_cifar10", "gan_cifar10"],
     "denoiser-cifar10-regression": ["regression_cifar10"],
     "denoiser-mnist": ["gan_mnist"],

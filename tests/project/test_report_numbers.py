@@ -65,13 +65,16 @@ def test_layer_tables_are_the_networks(language):
 
     from models.gan import DenoisingUNet, PatchDiscriminator
     from models.vae import VAE
+    from triptych.config.diffusion import UNetConfig
 
     common = {"root": str(ROOT), "font_paths": [str(REPORT / "fonts")], "ignore_system_fonts": True}
     rows = json.loads(typst.query(str(REPORT / language / "main.typ"), "<layer>", field="value", **common))
     vae = VAE(**record("vae_comparison/z2_seed0/config.yaml")["model"])
     game = record("gan_cifar10/config.yaml")
     image = torch.zeros(1, 3, 32, 32)
-    unet = UNet2DModel.from_pretrained(ROOT / "pretrained/cifar10-class-conditional", subfolder="unet").float()
+    settings = record("diffusion_cifar10_cpu/config.yaml")
+    arguments = UNetConfig(**settings["unet"]).arguments(32, 3, settings["pixel_unshuffle"])
+    unet = UNet2DModel(**arguments, num_class_embeds=11)
     computed = [
         *shapes(vae, torch.zeros(1, 1, 28, 28), torch.zeros(1, 2)),
         (16, 12),  # folding is no module
@@ -152,8 +155,8 @@ def expected_numbers() -> list[str]:
         for level in {row["level"] for row in measured}:
             of_seeds = [row["frechet_distance"] for row in measured if row["level"] == level]
             found += spread(statistics.mean(of_seeds), statistics.stdev(of_seeds), 3)
-    if "scores" in listed:
-        scores = record("scores/scores.json")
+    if "scores_cpu" in listed:
+        scores = record("scores_cpu/scores.json")
         found += with_interval(scores, "frechet_distance", 3) + with_interval(scores["floor"], "frechet_distance", 3)
     else:
         settings = {"scheduler": "DPMSolverMultistep", "num_inference_steps": 25, "guidance_scale": 3.0}

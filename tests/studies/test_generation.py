@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
+import json
+import math
 
+import pytest
+from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, HeunDiscreteScheduler
+from stand_ins import make_diffusion
+
+from scripts.figures.few_steps import main as few_steps
+from triptych.errors import UserError
+from triptych.pipelines.sampling import evaluations_per_image
 from triptych.studies import generation
-from triptych.studies.generation import recipe_chart, recipe_table, sampler_charts, sampler_table
+from triptych.studies.generation import recipe_chart, recipe_table, sampler_charts, sampler_settings, sampler_table
 
 
 def row(scheduler: str, steps: int, distance: float, seconds: float, guidance: float = 1.0, **more) -> dict:
@@ -79,3 +87,73 @@ def test_recipes_are_told_with_their_differences_and_errors(curves, tmp_path):
     assert "multiples of those of before" in label
     assert panels["squared error, class known"]["after"][1] == [0.5] * 8
     assert panels["squared error, no class known"]["after"][1] == [1.0] * 8
+
+
+def test_where_guidance_acts_is_told_and_has_curves_of_its_own(curves, tmp_path):
+    rows = [row("DDIM", 20, 9.0 - k, 0.1, k, guidance_interval=where) for k in (2.0, 3.0) for where in (None, [0.3, 5])]
+    assert "| DDIM | 20 | 2 for sigma in [0.3, 5] | 7.000 |" in sampler_table(rows)
+    assert "| DDIM | 20 | 2 | 7.000 |" in sampler_table(rows)
+    sampler_charts(rows, tmp_path)
+    assert set(curves["guidance_steps20.png"][0]["Frechet distance"]) == {"DDIM", "DDIM, sigma 0.3 to 5"}
+    sampler_charts([r for r in rows if r["guidance_interval"]], tmp_path)
+    assert set(curves["guidance_steps20.png"][0]["Frechet distance"]) == {"DDIM"}
+
+
+def test_every_setting_of_a_grid_comes_once_and_what_is_not_guided_has_no_interval():
+    found = sampler_settings(["DDIM"], [25, 5, 5], [1.0, 2.0], [(0.3, 5.0), (0.0, math.inf)])
+    told = [(s["num_inference_steps"], s["guidance_scale"], s["guidance_interval"]) for s in found]
+    assert told == [(n, *rest) for n in (5, 25) for rest in ((1.0, None), (2.0, [0.3, 5.0]), (2.0, None))]
+
+
+def test_evaluations_are_counted_as_the_pipeline_asks():
+    """Against a network that counts the images it is asked about."""
+    pipeline = make_diffusion()
+    asked = []
+    pipeline.unet.register_forward_pre_hook(lambda _, inputs: asked.append(len(inputs[0])))
+    for scheduler in (DDPMScheduler, DPMSolverMultistepScheduler, HeunDiscreteScheduler):
+        pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config)
+        for scale, interval in ((1.0, None), (2.0, None), (2.0, (0.5, 3.0)), (0.0, (0.5, 3.0))):
+            how = {"num_inference_steps": 7, "guidance_scale": scale, "guidance_interval": interval}
+            asked.clear()
+            pipeline([0, 1], output_type="np", **how)
+            assert sum(asked) == 2 * evaluations_per_image(pipeline, **how), (scheduler, scale, interval)
+
+
+def test_what_quality_costs_is_drawn_of_studies_that_were_measured_alike(tmp_path, curves, monkeypatch):
+    common = {
+        "judge": "j",
+        "split": "test",
+        "dtype": "float32",
+        "frechet_distance_interval": 0.5,
+        "class_accuracy": 0.9,
+    }
+    teacher = [row("UniPC", n, 9.0 - n / 10, 0.1, 2.0, evaluations=2 * n, weights="t", **common) for n in (8, 4, 90)]
+    student = [row("DDIM", 4, 8.5, 0.1, 1.0, evaluations=4, weights="s", **common)]
+    for name, rows in (("teacher", teacher), ("student", student)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    studies = f"teacher={tmp_path / 'teacher'},student={tmp_path / 'student'}"
+    few_steps(studies, output=tmp_path / "out")
+    panels, label = curves["chart.png"]
+    assert label == "evaluations of the network for an image"
+    assert panels["Frechet distance"] == {
+        "teacher": ((8, 16), (8.6, 8.2), (0.5, 0.5)),
+        "student": ((4,), (8.5,), (0.5,)),
+    }
+    table = (tmp_path / "out/table.md").read_text()
+    assert "| teacher | UniPC | 4 | 2 | 8 | 8.600 ± 0.500 |" in table and "| 180 |" not in table
+    for name, change, said in (
+        ("student", {"judge": "another"}, "they differ in judge"),
+        ("student", {"evaluations": 101}, "has no row of so few"),
+        ("teacher", {"weights": "s"}, "several networks"),
+        ("teacher", {"evaluations": None}, "before evaluations"),
+    ):
+        path = tmp_path / name / "rows.jsonl"
+        kept = path.read_text()
+        first = {k: v for k, v in (json.loads(kept.splitlines()[0]) | change).items() if v is not None}
+        path.write_text("\n".join([json.dumps(first), *kept.splitlines()[1:]]) + "\n")
+        with pytest.raises(UserError, match=said):
+            few_steps(studies, output=tmp_path / said)
+        path.write_text(kept)
+    with pytest.raises(UserError, match="does not exist"):
+        few_steps(f"gone={tmp_path / 'gone'}", output=tmp_path / "none")

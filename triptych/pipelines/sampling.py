@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from triptych.cli import listed
 
+import copy
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,3 +43,22 @@ def class_grid(pipeline: DiffusionPipeline, columns: int, seed: int) -> np.ndarr
     generators = [torch.Generator().manual_seed(seed + k) for _ in names for k in range(columns)]
     pixels = pipeline(names, columns, generator=generators, output_type="np").images
     return pixels.reshape(len(names), columns, *pixels.shape[1:])
+
+
+def evaluations_per_image(
+    pipeline: DiffusionPipeline,
+    num_inference_steps: int,
+    guidance_scale: float,
+    guidance_interval: Sequence[float] | None = None,
+) -> int:
+    """How often a network is asked for one image: once a step of the pipeline's scheduler, twice where it is guided.
+
+    Args:
+        pipeline: a class-conditional pipeline.
+        num_inference_steps, guidance_scale, guidance_interval: of its call; an interval of None is everywhere.
+    """
+    scheduler = copy.deepcopy(pipeline.scheduler)
+    scheduler.set_timesteps(num_inference_steps)
+    low, high = guidance_interval or (0, math.inf)
+    guided = 0 if guidance_scale == 1 else sum(low <= pipeline._sigma(t) <= high for t in scheduler.timesteps)
+    return len(scheduler.timesteps) + guided

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,27 @@ from triptych.measures import MEASURES
 
 SHOWN = ("frechet_distance", "class_accuracy", "precision", "recall")  # in the charts
 
+EVERYWHERE = (0.0, math.inf)  # a guidance interval
+SETTING = ("scheduler", "num_inference_steps", "guidance_scale", "guidance_interval")
+
+
+def sampler_settings(
+    names: list[str], steps: list[int], scales: list[float], intervals: Sequence[Sequence[float]]
+) -> list[dict[str, Any]]:
+    """Every setting once; a guidance interval of None is everywhere, and what is not guided has no other."""
+    values = {
+        (name, count, scale, None if scale == 1 or (low, high) == EVERYWHERE else (low, high)): None
+        for name, count, scale, (low, high) in itertools.product(names, sorted(steps), scales, intervals)
+    }
+    return [dict(zip(SETTING, (*rest, interval and list(interval)), strict=True)) for *rest, interval in values]
+
+
+def newest_of_each(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of rows with the same setting the last, in the order of their settings."""
+    *plain, interval = SETTING
+    by_setting = {(*(row[name] for name in plain), *(row.get(interval) or ())): row for row in rows}
+    return [by_setting[setting] for setting in sorted(by_setting)]
+
 
 def sampler_table(rows: list[dict[str, Any]]) -> str:
     """All rows, and which to use."""
@@ -22,7 +45,7 @@ def sampler_table(rows: list[dict[str, Any]]) -> str:
     titles = ["scheduler", "steps", "guidance", *(MEASURES[key].column for key in shown), "seconds an image"]
     lines = []
     for row in rows:
-        cells = [row["scheduler"], str(row["num_inference_steps"]), f"{row['guidance_scale']:g}"]
+        cells = [row["scheduler"], str(row["num_inference_steps"]), guidance_in_words(row)]
         cells += [with_interval(row, key) for key in shown] + [f"{row['seconds_per_image']:.3f}"]
         lines.append(cells)
     best = min(rows, key=lambda row: row["frechet_distance"])
@@ -48,11 +71,17 @@ def _error(row: dict[str, Any], other: dict[str, Any]) -> float:
 def in_words(row: dict[str, Any]) -> str:
     """A sampler's settings and how good and fast it is."""
     said = (
-        f"{row['scheduler']}, {row['num_inference_steps']} steps, guidance {row['guidance_scale']:g} (Frechet distance "
+        f"{row['scheduler']}, {row['num_inference_steps']} steps, guidance {guidance_in_words(row)} (Frechet distance "
     )
     spread = f" ± {row['frechet_distance_interval']:.2g}" if "frechet_distance_interval" in row else ""
     said += f"{row['frechet_distance']:.3g}{spread}, {row['seconds_per_image']:.3f} s an image"
     return said + (f", class accuracy {row['class_accuracy']:.1%})" if "class_accuracy" in row else ")")
+
+
+def guidance_in_words(row: dict[str, Any]) -> str:
+    """How strong, and where if not everywhere."""
+    low, high = row.get("guidance_interval") or (0, math.inf)
+    return f"{row['guidance_scale']:g}" + (f" for sigma in [{low:g}, {high:g}]" if high < math.inf or low > 0 else "")
 
 
 def sampler_charts(rows: list[dict[str, Any]], output: Path) -> list[Path]:
@@ -60,18 +89,26 @@ def sampler_charts(rows: list[dict[str, Any]], output: Path) -> list[Path]:
     made = []
     quantities = [key for key in SHOWN if key in rows[0]]
 
+    places = {tuple(row.get("guidance_interval") or ()) for row in rows if row["guidance_scale"] != 1}
+
+    def name_of(row: dict[str, Any]) -> str:
+        interval = row.get("guidance_interval")
+        if len(places) < 2:  # all are guided alike
+            return row["scheduler"]
+        return f"{row['scheduler']}, sigma {interval[0]:g} to {interval[1]:g}" if interval else row["scheduler"]
+
     def point(row: dict[str, Any], x: str, key: str) -> tuple[float, ...]:
         return (row[x], row[key], row[f"{key}_interval"]) if f"{key}_interval" in row else (row[x], row[key])
 
     def chart(x: str, label: str, fixed: str, value: float, path: Path, log_x: bool = False) -> None:
         chosen = sorted((row for row in rows if row[fixed] == value), key=lambda row: row[x])
-        points = Counter(row["scheduler"] for row in chosen)
+        points = Counter(name_of(row) for row in chosen)
         names = [name for name in sorted(points) if points[name] > 1]  # a single point is no curve
         if not names:
             return
         curves = {
             MEASURES[key].column: {
-                name: tuple(zip(*(point(row, x, key) for row in chosen if row["scheduler"] == name), strict=True))
+                name: tuple(zip(*(point(row, x, key) for row in chosen if name_of(row) == name), strict=True))
                 for name in names
             }
             for key in quantities
@@ -84,6 +121,35 @@ def sampler_charts(rows: list[dict[str, Any]], output: Path) -> list[Path]:
     for count in sorted({row["num_inference_steps"] for row in rows}):
         chart("guidance_scale", "guidance scale", "num_inference_steps", count, output / f"guidance_steps{count}.png")
     return made
+
+
+def cost_table(found: dict[str, list[dict[str, Any]]]) -> str:
+    """Rows of several studies of samplers, by study, the cheapest first."""
+    shown = [key for key in SHOWN if all(key in row for rows in found.values() for row in rows)]
+    titles = ["", "scheduler", "steps", "guidance", "evaluations", *(MEASURES[key].column for key in shown)]
+    lines = [
+        [name, row["scheduler"], row["num_inference_steps"], guidance_in_words(row), row["evaluations"]]
+        + [with_interval(row, key) for key in shown]
+        for name, rows in found.items()
+        for row in sorted(rows, key=lambda row: row["evaluations"])
+    ]
+    return markdown(titles, [[str(cell) for cell in line] for line in lines]) + "\n"
+
+
+def cost_chart(found: dict[str, list[dict[str, Any]]], path: Path) -> Path:
+    """Scores against evaluations of the network for an image, a curve for each study's schedulers and guidances."""
+    curves: dict[str, dict[str, tuple[Any, ...]]] = {}
+    for key in ("frechet_distance", "class_accuracy"):
+        of_each: dict[str, list[tuple[float, ...]]] = {}
+        for name, rows in found.items():
+            several = len({(row["scheduler"], guidance_in_words(row)) for row in rows}) > 1
+            for row in sorted((row for row in rows if key in row), key=lambda row: row["evaluations"]):
+                said = f"{name}, {row['scheduler']}, guidance {guidance_in_words(row)}" if several else name
+                point = (row["evaluations"], row[key], row.get(f"{key}_interval", 0.0))
+                of_each.setdefault(said, []).append(point)
+        if of_each:
+            curves[MEASURES[key].column] = {said: tuple(zip(*points, strict=True)) for said, points in of_each.items()}
+    return save_curves(curves, "evaluations of the network for an image", path, log_x=True)
 
 
 def recipe_table(found: dict[str, dict[str, Any]], gains: dict[str, tuple[float, float]]) -> str:

@@ -97,12 +97,13 @@ class Numbers:
         """A table in Markdown as its entry in docs/numbers.yaml describes it, no newline at the end.
 
         Raises:
-            UserError: the entry is none of the three kinds, or asks for what the records don't hold.
+            UserError: the entry is none of the four kinds, or asks for what the records don't hold.
         """
         kinds: dict[frozenset, Callable[..., str]] = {
             frozenset({"rows", "columns"}): self._by_columns,
             frozenset({"rows", "cell"}): self._by_two_keys,
             frozenset({"head", "lines"}): self._cell_by_cell,
+            frozenset({"of", "number"}): self._as_written,
         }
         if frozenset(table) not in kinds:
             kind = "; ".join(" and ".join(sorted(keys, reverse=True)) for keys in kinds)
@@ -128,6 +129,14 @@ class Numbers:
 
     def _cell_by_cell(self, head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
         return markdown(head, ([self.text(cell) for cell in line] for line in lines))
+
+    def _as_written(self, of: str, number: int) -> str:
+        """One of the tables in a record's Markdown, the first being 1."""
+        text = "".join(path.read_text("utf-8") for path in self._paths(of))
+        tables = [block for block in re.split(r"\n{2,}", text.strip()) if block.startswith("|")]
+        if not 1 <= number <= len(tables):
+            raise UserError(f"{self.folder / of}: it has {len(tables)} tables, and none is number {number}.")
+        return tables[number - 1]
 
     def _chosen(self, wanted: Mapping[str, Any]) -> list[Row]:
         """The row that was measured last for each ``key``, with its ``label``; those ``shown``, in that order."""

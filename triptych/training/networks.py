@@ -5,17 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DynamoBackend
 
 
-def unwrapped(accelerator: Accelerator, network: Any) -> Any:
+def unwrapped(accelerator: Any, network: Any) -> Any:
     """`network` itself, of the same weights: not shared among processes and not compiled, which would begin anew with
     each other size of batch. Its precision stays that of training."""
     return accelerator.unwrap_model(network, keep_torch_compile=False)
 
 
-def compiled_like_trained(accelerator: Accelerator, network: torch.nn.Module) -> Any:
+def compiled_like_trained(accelerator: Any, network: torch.nn.Module) -> Any:
     """`network`, compiled if ``accelerate launch --dynamo_backend`` asks for that; it has no place in checkpoints."""
     plugin = accelerator.state.dynamo_plugin
-    return network if plugin.backend == DynamoBackend.NO else torch.compile(network, **plugin.to_kwargs())
+    return network if plugin.backend.name == "NO" else torch.compile(network, **plugin.to_kwargs())
