@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DiffusionPipeline, UNet2DModel
+from diffusers.utils import logging
 from drawing import draw, seeded
 from stand_ins import make_diffusion
 
@@ -91,6 +92,20 @@ def test_a_weaker_network_guides_and_travels(tmp_path):
     again = DiffusionPipeline.from_pretrained(tmp_path / "guided", trust_remote_code=True)
     assert list(again.config.guidance_interval) == [0.1, 50]
     assert torch.equal(draw(again, "cat", [1]), drawn)
+
+
+@pytest.mark.parametrize("interval", [(0.1, 50.0), [0, 5], (0.3, float("inf")), None])
+def test_a_saved_interval_is_loaded_without_a_word(interval, tmp_path, caplog):
+    """JSON knows lists and no tuples, and diffusers compares what it finds with the types of the signature."""
+    made = make_diffusion()
+    ClassConditionalPipeline(made.unet, made.scheduler, guidance_interval=interval).save_pretrained(tmp_path / "saved")
+    logging.enable_propagation()
+    try:
+        again = DiffusionPipeline.from_pretrained(tmp_path / "saved", trust_remote_code=True)
+    finally:
+        logging.disable_propagation()
+    assert again.config.guidance_interval == (interval and list(interval))
+    assert "Expected types" not in caplog.text
 
 
 def test_images_on_the_networks_own_scale():
