@@ -123,7 +123,7 @@ def main(
             continue  # what remains is arithmetic, done and written once
         row = key | setting | distances(critic, judged, real, num_bootstrap, seed)
         row |= {"seconds_per_image": seconds, "features": critic.name}
-        row["evaluations"] = evaluations_per_image(pipe, **{k: v for k, v in setting.items() if k != "scheduler"})
+        row["evaluations"] = evaluations_per_image(pipe, **arguments)
         if hasattr(critic, "class_names"):
             found = recognised(critic.class_names, pipe.class_names, judged["logits"], labels)
             row |= {name: found[name] for name in ("class_accuracy", "class_accuracy_interval", "per_class")}

@@ -32,10 +32,14 @@ def sampler_settings(
     return [dict(zip(SETTING, (*rest, interval and list(interval)), strict=True)) for *rest, interval in values]
 
 
+def place_of(row: dict[str, Any]) -> tuple[float, ...]:
+    """The noise levels at which a row was guided, (low, high)."""
+    return tuple(row.get("guidance_interval") or EVERYWHERE)
+
+
 def newest_of_each(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Of rows with the same setting the last, in the order of their settings."""
-    *plain, interval = SETTING
-    by_setting = {(*(row[name] for name in plain), *(row.get(interval) or ())): row for row in rows}
+    by_setting = {(*(row[name] for name in SETTING[:-1]), place_of(row)): row for row in rows}
     return [by_setting[setting] for setting in sorted(by_setting)]
 
 
@@ -80,25 +84,25 @@ def in_words(row: dict[str, Any]) -> str:
 
 def guidance_in_words(row: dict[str, Any]) -> str:
     """How strong, and where if not everywhere."""
-    low, high = row.get("guidance_interval") or (0, math.inf)
-    return f"{row['guidance_scale']:g}" + (f" for sigma in [{low:g}, {high:g}]" if high < math.inf or low > 0 else "")
+    low, high = place_of(row)
+    where = "" if (low, high) == EVERYWHERE else f" for sigma in [{low:g}, {high:g}]"
+    return f"{row['guidance_scale']:g}{where}"
+
+
+def _point(row: dict[str, Any], x: str, key: str) -> tuple[float, ...]:
+    return (row[x], row[key], row[f"{key}_interval"]) if f"{key}_interval" in row else (row[x], row[key])
 
 
 def sampler_charts(rows: list[dict[str, Any]], output: Path) -> list[Path]:
     """Scores against steps, a chart for each guidance scale that has several, and against guidance likewise: paths."""
     made = []
     quantities = [key for key in SHOWN if key in rows[0]]
-
-    places = {tuple(row.get("guidance_interval") or ()) for row in rows if row["guidance_scale"] != 1}
+    guided_alike = len({place_of(row) for row in rows if row["guidance_scale"] != 1}) < 2
 
     def name_of(row: dict[str, Any]) -> str:
-        interval = row.get("guidance_interval")
-        if len(places) < 2:  # all are guided alike
-            return row["scheduler"]
-        return f"{row['scheduler']}, sigma {interval[0]:g} to {interval[1]:g}" if interval else row["scheduler"]
-
-    def point(row: dict[str, Any], x: str, key: str) -> tuple[float, ...]:
-        return (row[x], row[key], row[f"{key}_interval"]) if f"{key}_interval" in row else (row[x], row[key])
+        low, high = place_of(row)
+        alone = guided_alike or (low, high) == EVERYWHERE
+        return row["scheduler"] if alone else f"{row['scheduler']}, sigma {low:g} to {high:g}"
 
     def chart(x: str, label: str, fixed: str, value: float, path: Path, log_x: bool = False) -> None:
         chosen = sorted((row for row in rows if row[fixed] == value), key=lambda row: row[x])
@@ -108,7 +112,7 @@ def sampler_charts(rows: list[dict[str, Any]], output: Path) -> list[Path]:
             return
         curves = {
             MEASURES[key].column: {
-                name: tuple(zip(*(point(row, x, key) for row in chosen if name_of(row) == name), strict=True))
+                name: tuple(zip(*(_point(row, x, key) for row in chosen if name_of(row) == name), strict=True))
                 for name in names
             }
             for key in quantities
@@ -145,8 +149,7 @@ def cost_chart(found: dict[str, list[dict[str, Any]]], path: Path) -> Path:
             several = len({(row["scheduler"], guidance_in_words(row)) for row in rows}) > 1
             for row in sorted((row for row in rows if key in row), key=lambda row: row["evaluations"]):
                 said = f"{name}, {row['scheduler']}, guidance {guidance_in_words(row)}" if several else name
-                point = (row["evaluations"], row[key], row.get(f"{key}_interval", 0.0))
-                of_each.setdefault(said, []).append(point)
+                of_each.setdefault(said, []).append(_point(row, "evaluations", key))
         if of_each:
             curves[MEASURES[key].column] = {said: tuple(zip(*points, strict=True)) for said, points in of_each.items()}
     return save_curves(curves, "evaluations of the network for an image", path, log_x=True)

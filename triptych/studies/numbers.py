@@ -132,8 +132,8 @@ class Numbers:
 
     def _as_written(self, of: str, number: int) -> str:
         """One of the tables in a record's Markdown, the first being 1."""
-        text = "".join(path.read_text("utf-8") for path in self._paths(of))
-        tables = [block for block in re.split(r"\n{2,}", text.strip()) if block.startswith("|")]
+        (path,) = self._paths(of)
+        tables = [block for block in re.split(r"\n{2,}", path.read_text("utf-8").strip()) if block.startswith("|")]
         if not 1 <= number <= len(tables):
             raise UserError(f"{self.folder / of}: it has {len(tables)} tables, and none is number {number}.")
         return tables[number - 1]
